@@ -1,0 +1,1 @@
+"""Where training sound comes from: files -> x [B, C, T]."""
