@@ -1,0 +1,69 @@
+"""Variational autoencoders for audio: from a folder of recordings to a trained model, and back to sound.
+
+    import audiovae
+    model = audiovae.load("runs/piano")
+    latent = audiovae.encode(model, "a.wav")
+    audiovae.decode(model, latent, "b.wav")
+
+Importing the package imports nothing heavy: the names below load with their first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiovae.api.coding import decode, encode, reconstruct
+    from audiovae.api.data import scan
+    from audiovae.api.demo import demo
+    from audiovae.api.generation import interpolate, sample
+    from audiovae.api.inspection import diagnose, info, load
+    from audiovae.api.training import train
+    from audiovae.models.base import Autoencoder
+
+__version__ = "0.1.0"
+
+# The verbs, in the order of a first session: (words on the command line, module, what it does).
+# A line here is all that a new verb needs to be a Python name and a command; its name is the last word.
+VERBS = {
+    "demo": ("audiovae.api.demo", "Train on instrument notes for minutes and write a page to listen to."),
+    "data scan": ("audiovae.api.data", "List the sounds of a folder, each with its verdict."),
+    "train": ("audiovae.api.training", "Train a model on a folder of sounds or on built-in data."),
+    "info": ("audiovae.api.inspection", "Say what a model or a preset is, in numbers."),
+    "encode": ("audiovae.api.coding", "Turn a sound into a latent."),
+    "decode": ("audiovae.api.coding", "Turn a latent back into a sound."),
+    "reconstruct": ("audiovae.api.coding", "Send a sound, or a folder of sounds, through a model and back."),
+    "sample": ("audiovae.api.generation", "Draw new sounds from a model's prior."),
+    "interpolate": ("audiovae.api.generation", "Walk from one sound to another through the latent space."),
+    "diagnose": ("audiovae.api.inspection", "Measure what each latent dimension carries on some data."),
+}
+_MODULES = {words.split()[-1]: module for words, (module, _) in VERBS.items()} | {
+    "load": "audiovae.api.inspection",
+    "Autoencoder": "audiovae.models.base",
+}
+
+__all__ = [
+    "Autoencoder",
+    "decode",
+    "demo",
+    "diagnose",
+    "encode",
+    "info",
+    "interpolate",
+    "load",
+    "reconstruct",
+    "sample",
+    "scan",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'audiovae' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
