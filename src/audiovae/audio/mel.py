@@ -1,0 +1,78 @@
+"""Mel filters: triangles, evenly spaced in pitch, that sum neighbouring bins of a magnitude spectrum.
+
+Two scales of pitch.  Slaney (Auditory Toolbox 1998): linear to 1 kHz, 200/3 Hz a mel, then logarithmic, 27 mels to a
+factor 6.4.  HTK: 2595 log10(1 + f / 700).  The Slaney norm divides a triangle by half its width in Hz, which gives every
+filter the same area.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from audiovae.errors import ConfigError
+
+MelScale = Literal["slaney", "htk"]
+
+_KNEE_HZ = 1_000.0
+_KNEE_MEL = 15.0  # 1000 Hz at 200/3 Hz a mel
+_LOG_STEP = math.log(6.4) / 27
+
+
+def hz_to_mel(hz: Tensor, scale: MelScale = "slaney") -> Tensor:
+    """Frequency in Hz to mels.
+
+    >>> hz_to_mel(torch.tensor([500.0, 1000.0])).tolist()
+    [7.5, 15.0]
+    """
+    if scale == "htk":
+        return 2_595 * torch.log10(1 + hz / 700)
+    above = _KNEE_MEL + torch.log(hz.clamp(min=_KNEE_HZ) / _KNEE_HZ) / _LOG_STEP
+    return torch.where(hz < _KNEE_HZ, hz * 3 / 200, above)
+
+
+def mel_to_hz(mel: Tensor, scale: MelScale = "slaney") -> Tensor:
+    """Mels to frequency in Hz; the inverse of `hz_to_mel`."""
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2_595) - 1)
+    above = _KNEE_HZ * torch.exp((mel.clamp(min=_KNEE_MEL) - _KNEE_MEL) * _LOG_STEP)
+    return torch.where(mel < _KNEE_MEL, mel * 200 / 3, above)
+
+
+@cache
+def mel_filters(
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    *,
+    low_hz: float = 0.0,
+    high_hz: float | None = None,
+    scale: MelScale = "slaney",
+    slaney_norm: bool = True,
+) -> Tensor:
+    """Weights [n_mels, n_fft // 2 + 1] in float32 that turn a magnitude spectrum into mel bands.
+
+    `low_hz` to `high_hz` (half the sample rate if None) is covered.  Equal to librosa.filters.mel.  A band narrower than
+    a bin may be empty.  The result is shared between callers: do not write into it.
+    Raises ConfigError if the range of frequencies is empty or there is no band.
+    """
+    high_hz = sample_rate / 2 if high_hz is None else high_hz
+    if not 0 <= low_hz < high_hz or n_mels < 1:
+        raise ConfigError(
+            f"mel filters need 0 <= low_hz < high_hz and n_mels >= 1, got {low_hz} Hz to {high_hz} Hz "
+            f"in {n_mels} bands"
+        )
+    ends = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64), scale)
+    steps = torch.linspace(0, 1, n_mels + 2, dtype=torch.float64)
+    edges = mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps, scale)  # [n_mels + 2]
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft  # [N]
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]  # [n_mels, N]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    weights = torch.minimum(rise, fall).clamp(min=0)
+    if slaney_norm:
+        weights = weights * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return weights.float()

@@ -1,0 +1,1 @@
+"""Losses: functions of (x_hat, x), or of their shared spectra, that return one unweighted scalar."""
