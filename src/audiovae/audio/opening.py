@@ -1,0 +1,111 @@
+"""Which files libsndfile gets to see: regular, readable, complete ones of a known format.
+
+A file's kind is asked before it is opened, as a pipe would block for ever; its first bytes are looked at
+before a decoder is, and its container is measured (`container`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Literal
+
+import soundfile
+
+from audiovae.audio.container import looks_like_sound, missing_bytes
+from audiovae.errors import AudioError
+
+FilePath = str | os.PathLike[str]
+Verdict = Literal[
+    "ok", "unreadable", "not a file", "empty", "not audio", "truncated", "not finite",
+    "too many channels", "too short", "silent", "duplicate",
+]  # fmt: skip
+READABLE = {"WAV", "WAVEX", "RF64", "FLAC", "AIFF", "OGG", "MP3"}
+RATES = (1_000, 384_000)  # Hz; a header that says more is forged or broken
+
+
+class UnusableFileError(AudioError):
+    """A sound file that cannot be used; `verdict` is the short form of its message."""
+
+    def __init__(self, verdict: Verdict, message: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+def shown(path: FilePath) -> str:
+    """A path as it can be printed anywhere, also if its bytes are not UTF-8."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def open_sound(path: FilePath) -> soundfile.SoundFile:
+    """Open a regular, readable, complete file of a known format; the decoder sees no other."""
+    name = shown(path)
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise UnusableFileError(
+                "not a file", f"{name} is {_kind(mode)}; a file of sound is needed"
+            )
+        with open(path, "rb") as raw:
+            if not (head := raw.read(12)):
+                raise UnusableFileError("empty", f"{name} is empty (0 bytes)")
+            if not looks_like_sound(head):
+                raise UnusableFileError(
+                    "not audio", f"{name} is not sound; wav, flac, ogg, opus, mp3, aiff are read"
+                )
+            if cut := missing_bytes(raw):
+                raise UnusableFileError(
+                    "truncated",
+                    f"{name} is truncated: it declares {cut.declared} bytes of sound or more and "
+                    f"{cut.present} are there; copy or export it again",
+                )
+    except FileNotFoundError:
+        raise UnusableFileError("unreadable", f"there is no file {name}") from None
+    except OSError as error:
+        raise UnusableFileError("unreadable", f"cannot read {name}: {error.strerror}") from None
+    return _decoder(path)
+
+
+def _decoder(path: FilePath) -> soundfile.SoundFile:
+    """Let libsndfile open the file, and refuse what it understands and we do not."""
+    name = shown(path)
+    try:
+        file = soundfile.SoundFile(for_libsndfile(path))
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        raise UnusableFileError(
+            "not audio", f"{name} cannot be decoded: {reason_of(error)}"
+        ) from None
+    problem: tuple[Verdict, str] | None = None
+    if file.format not in READABLE:
+        problem = (
+            "not audio",
+            f"{name} is {file.format}; wav, flac, ogg, opus, mp3, aiff are read",
+        )
+    elif file.frames == 0:
+        problem = ("empty", f"{name} has 0 samples; at least 1 is needed")
+    elif not RATES[0] <= file.samplerate <= RATES[1]:
+        problem = (
+            "not audio",
+            f"{name} declares {file.samplerate} Hz; {RATES[0]} to {RATES[1]} Hz are understood",
+        )
+    if problem:
+        file.close()
+        raise UnusableFileError(*problem)
+    return file
+
+
+def _kind(mode: int) -> str:
+    """What something is that is not a regular file."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+
+
+def for_libsndfile(path: FilePath) -> str | bytes:
+    """The form of a path that libsndfile opens: bytes, as names need not be UTF-8; text on Windows."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+
+
+def reason_of(error: Exception) -> str:
+    """libsndfile's words without the path and the full stop in them."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")

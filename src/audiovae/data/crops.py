@@ -1,0 +1,122 @@
+"""Cut pieces out of files by seeking, at the rate and with the channels that are wanted.
+
+A piece at another rate is read with more on both sides than the resampling filter reaches, so that it equals
+the same piece of the whole file resampled. An MP3 cannot be entered at an exact sample: it is decoded once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from audiovae.audio.io import BlockWriter, inspect, read, read_blocks, to_channels
+from audiovae.audio.resample import filter_reach, resample, resampled_length
+from audiovae.paths import cache_folder
+
+BLOCK = 1 << 18  # samples decoded at once
+
+
+class Section(NamedTuple):
+    """A stretch of a file that crops may come from."""
+
+    path: str
+    pcm_sha256: str
+    sample_rate: int  # Hz
+    start: int  # samples
+    stop: int  # samples
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return (self.stop - self.start) / self.sample_rate
+
+
+class Position(NamedTuple):
+    """Where a crop starts."""
+
+    section: Section
+    start: int  # samples of the file
+
+
+class Timeline:
+    """Sections end to end, so that a number in [0, 1) is a moment and long files come more often."""
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self.sections = tuple(sections)
+        self.ends = list(itertools.accumulate(section.seconds for section in self.sections))
+
+    @property
+    def seconds(self) -> float:
+        """All sections together."""
+        return self.ends[-1] if self.ends else 0.0
+
+    def at(self, u: float, v: float, seconds: float) -> Position:
+        """The section at the share u of the time, and in it the crop at the share v of its starts.
+
+        A section shorter than `seconds` has one start, its own.
+        """
+        place = bisect.bisect_right(self.ends, u * self.seconds)
+        section = self.sections[min(place, len(self.sections) - 1)]
+        room = section.stop - section.start - math.ceil(seconds * section.sample_rate)
+        return Position(section, section.start + math.floor(v * (max(0, room) + 1)))
+
+    def spread(self, count: int, seconds: float) -> list[Position]:
+        """At most `count` crops, evenly over the time and without overlap as far as they fit."""
+        count = min(count, max(len(self.sections), math.ceil(self.seconds / seconds)))
+        positions: list[Position] = []
+        for k in range(count):
+            moment = (k + 0.5) / count * self.seconds
+            place = min(bisect.bisect_right(self.ends, moment), len(self.sections) - 1)
+            section = self.sections[place]
+            within = moment - (self.ends[place] - section.seconds)
+            room = max(0.0, section.seconds - seconds)
+            offset = min(room, max(0.0, within - seconds / 2))
+            positions.append(Position(section, section.start + int(offset * section.sample_rate)))
+        return list(dict.fromkeys(positions))
+
+
+def cut(position: Position, length: int, sample_rate: int, channels: int) -> tuple[Tensor, int]:
+    """Read a crop: x [channels, length] at sample_rate, and how many of its samples are sound.
+
+    Nothing outside the section is read; past its end the crop is padded with zeros.
+    """
+    section, start = position
+    wanted = math.ceil(length * section.sample_rate / sample_rate)
+    lead, reach = _lead(position, sample_rate)
+    stop = min(start + wanted + reach, section.stop)
+    sound = read(_seekable(section), start=start - lead, frames=stop - start + lead)
+    y = resample(sound.samples, section.sample_rate, sample_rate)
+    left_out = resampled_length(lead, section.sample_rate, sample_rate) if lead else 0
+    y = to_channels(y[:, left_out : left_out + length], channels)
+    return torch.nn.functional.pad(y, (0, length - y.shape[-1])), y.shape[-1]
+
+
+def _lead(position: Position, sample_rate: int) -> tuple[int, int]:
+    """Samples to read before a crop, a whole number of them at both rates, and after it."""
+    section, start = position
+    if section.sample_rate == sample_rate:
+        return 0, 0
+    reach = filter_reach(section.sample_rate, sample_rate)
+    step = section.sample_rate // math.gcd(section.sample_rate, sample_rate)
+    return min(-(-reach // step) * step, start - section.start), reach
+
+
+def _seekable(section: Section) -> str:
+    """The file itself, or the decoded copy in the cache if it is an MP3."""
+    if not section.path.lower().endswith(".mp3"):
+        return section.path
+    copy = cache_folder("decoded") / f"{section.pcm_sha256}.wav"
+    if not copy.exists():
+        info = inspect(section.path)
+        with BlockWriter(
+            copy, info.sample_rate, info.channels, subtype="FLOAT", force=True
+        ) as writer:
+            for block in read_blocks(section.path, BLOCK):
+                writer.write(block)
+    return str(copy)
