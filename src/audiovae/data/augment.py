@@ -27,9 +27,7 @@ class Augment(Config):
     """How likely each change is, and how large; all zero leaves every crop as it is."""
 
     gain: float = Field(default=0.5, ge=0, le=1)  # probability
-    gain_db: float = Field(
-        6.0, ge=0, le=60
-    )  # up to this much louder or softer, never past full scale
+    gain_db: float = Field(default=6.0, ge=0, le=60)  # at most, up or down; never past full scale
     polarity: float = Field(default=0.5, ge=0, le=1)
     phase: float = Field(default=0.5, ge=0, le=1)
     swap: float = Field(default=0.5, ge=0, le=1)  # of the two channels

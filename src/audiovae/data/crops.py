@@ -67,18 +67,18 @@ class Timeline:
         return Position(section, section.start + math.floor(v * (max(0, room) + 1)))
 
     def spread(self, count: int, seconds: float) -> list[Position]:
-        """At most `count` crops, evenly over the time and without overlap as far as they fit."""
-        count = min(count, max(len(self.sections), math.ceil(self.seconds / seconds)))
-        positions: list[Position] = []
-        for k in range(count):
-            moment = (k + 0.5) / count * self.seconds
-            place = min(bisect.bisect_right(self.ends, moment), len(self.sections) - 1)
-            section = self.sections[place]
-            within = moment - (self.ends[place] - section.seconds)
-            room = max(0.0, section.seconds - seconds)
-            offset = min(room, max(0.0, within - seconds / 2))
-            positions.append(Position(section, section.start + int(offset * section.sample_rate)))
-        return list(dict.fromkeys(positions))
+        """At most `count` of the crops that cover every section side by side, evenly chosen."""
+        crops = [max(1, math.ceil(section.seconds / seconds)) for section in self.sections]
+        ends = list(itertools.accumulate(crops))
+        chosen = min(count, ends[-1])
+        positions = []
+        for number in ((2 * k + 1) * ends[-1] // (2 * chosen) for k in range(chosen)):
+            place = bisect.bisect_right(ends, number)
+            section, nth = self.sections[place], number - (ends[place] - crops[place])
+            last = section.stop - math.ceil(seconds * section.sample_rate)
+            start = section.start + int(nth * seconds * section.sample_rate)
+            positions.append(Position(section, max(section.start, min(start, last))))
+        return positions
 
 
 def cut(position: Position, length: int, sample_rate: int, channels: int) -> tuple[Tensor, int]:
