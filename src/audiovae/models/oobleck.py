@@ -1,0 +1,196 @@
+"""Oobleck: the convolutional waveform VAE of Stable Audio (Evans et al. 2024, arXiv 2404.10301).
+
+    encoder   conv 7; for each stride a stage of three residual units (dilations 1, 3, 9), Snake and
+              a strided conv that widens; Snake, conv 3 to mean and scale
+    latent    z = mean + (softplus(scale) + 1e-4) eps
+    decoder   conv 7; for each stride, backwards, a stage of Snake, a transposed conv that narrows
+              and three residual units; Snake, conv 7 without bias, no tanh
+
+At size 4 it is the published net, weight for weight (interop/oobleck.py proves it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from audiovae.bottlenecks import Bottled, Gaussian, GaussianConfig
+from audiovae.errors import ConfigError
+from audiovae.models.base import Autoencoder, Context, ModelConfig
+from audiovae.nn.conv import down_conv, inputs_of, same_conv, up_conv
+from audiovae.nn.snake import Snake
+
+DILATIONS = (1, 3, 9)  # of the three residual units of a stage
+WIDTHS = (3, 16, 32, 64, 128)  # by size; 4 is the published one
+
+
+class OobleckConfig(ModelConfig):
+    """What an Oobleck is made of."""
+
+    kind: Literal["oobleck"] = "oobleck"
+    bottleneck: GaussianConfig = GaussianConfig(parametrisation="softplus")
+    width: int = Field(128, ge=1)  # channels beside the waveform
+    strides: tuple[Annotated[int, Field(ge=2)], ...] = Field((2, 4, 4, 8, 8), min_length=1)
+    multiples: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)  # of width, by stage
+
+    @model_validator(mode="after")
+    def _one_multiple_a_stride(self) -> OobleckConfig:
+        if len(self.multiples) != len(self.strides):
+            raise ValueError(
+                f"each stride needs its multiple, got {len(self.strides)} strides and "
+                f"{len(self.multiples)} multiples"
+            )
+        return self
+
+    @property
+    def hop_length(self) -> int:
+        """Samples that one latent frame stands for."""
+        return math.prod(self.strides)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels beside the waveform and after each stage of the encoder."""
+        return tuple(self.width * multiple for multiple in (1, *self.multiples))
+
+
+def oobleck(
+    size: int = 4, *, sample_rate: int = 44_100, channels: int = 2, latent_dim: int | None = None
+) -> OobleckConfig:
+    """Oobleck, one latent frame for 2048 samples.  Size 4 is the published net, 0 the test model.
+
+    The width halves with each size: 156, 39, 10, 2.6 and 0.09 M weights. Latents: 64, at size 0 8.
+    Raises ConfigError for a size that is not 0 to 4.
+    """
+    if not 0 <= size < len(WIDTHS):
+        raise ConfigError(f"size must be 0 to 4, got {size}; 4 is the published net")
+    if latent_dim is None:
+        latent_dim = 64 if size else 8
+    return OobleckConfig(
+        sample_rate=sample_rate,
+        channels=channels,
+        bottleneck=GaussianConfig(latent_dim=latent_dim, parametrisation="softplus"),
+        width=WIDTHS[size],
+    )
+
+
+class Oobleck(Autoencoder):
+    """The waveform VAE of Stable Audio."""
+
+    config: OobleckConfig
+
+    def __init__(self, config: OobleckConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.bottleneck = Gaussian(config.bottleneck, None, config.frame_rate)
+        self.decoder = Decoder(config)
+
+    def bottle(
+        self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
+    ) -> Bottled:
+        """x [B, C, T], T a multiple of hop_length -> Bottled with F = T / hop_length frames."""
+        bottled: Bottled = self.bottleneck(self.encoder(x), sample=sample, generators=generators)
+        return bottled
+
+    def synthesise(self, z: Tensor) -> Tensor:
+        """z [B, D, F] -> x_hat [B, C, F * hop_length]; not limited to [-1, 1]."""
+        x_hat: Tensor = self.decoder(z)
+        return x_hat
+
+    @property
+    def encoder_context(self) -> Context:
+        """Samples before the first and after the last one of a latent frame that can change it."""
+        first, last = inputs_of(self.encoder, 0, 0)
+        return Context(-first, last - (self.hop_length - 1))
+
+    @property
+    def decoder_context(self) -> Context:
+        """Latent frames before and after a frame that can change its hop_length samples."""
+        first, last = inputs_of(self.decoder, 0, self.hop_length - 1)
+        return Context(-first, last)
+
+
+class Encoder(nn.Module):
+    """x [B, C, F * hop_length] -> mean and scale [B, 2 D, F]."""
+
+    def __init__(self, config: OobleckConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.first = same_conv(config.channels, widths[0], 7)
+        self.stages = nn.Sequential(*map(DownStage, widths[:-1], widths[1:], config.strides))
+        self.snake = Snake(widths[-1])
+        self.last = same_conv(widths[-1], 2 * config.bottleneck.latent_dim, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve, quarter, ... the rate while the width grows."""
+        h: Tensor = self.last(self.snake(self.stages(self.first(x))))
+        return h
+
+
+class Decoder(nn.Module):
+    """z [B, D, F] -> x_hat [B, C, F * hop_length]."""
+
+    def __init__(self, config: OobleckConfig) -> None:
+        super().__init__()
+        widths = config.widths[::-1]
+        self.first = same_conv(config.bottleneck.latent_dim, widths[0], 7)
+        self.stages = nn.Sequential(*map(UpStage, widths[:-1], widths[1:], config.strides[::-1]))
+        self.snake = Snake(widths[-1])
+        self.last = same_conv(widths[-1], config.channels, 7, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The encoder's way back."""
+        x_hat: Tensor = self.last(self.snake(self.stages(self.first(z))))
+        return x_hat
+
+
+class DownStage(nn.Module):
+    """h [B, in_width, F * stride] -> [B, out_width, F]."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        self.units = nn.Sequential(*(ResidualUnit(in_width, d) for d in DILATIONS))
+        self.snake = Snake(in_width)
+        self.resample = down_conv(in_width, out_width, stride)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Refine, then shorten."""
+        out: Tensor = self.resample(self.snake(self.units(h)))
+        return out
+
+
+class UpStage(nn.Module):
+    """h [B, in_width, F] -> [B, out_width, F * stride]."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        self.snake = Snake(in_width)
+        self.resample = up_conv(in_width, out_width, stride)
+        self.units = nn.Sequential(*(ResidualUnit(out_width, d) for d in DILATIONS))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Lengthen, then refine."""
+        out: Tensor = self.units(self.resample(self.snake(h)))
+        return out
+
+
+class ResidualUnit(nn.Module):
+    """h + conv 1(Snake(dilated conv 7(Snake(h)))).  h [B, W, T]."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            Snake(width),
+            same_conv(width, width, 7, dilation=dilation),
+            Snake(width),
+            same_conv(width, width, 1),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Add what the branch found."""
+        out: Tensor = h + self.branch(h)
+        return out
