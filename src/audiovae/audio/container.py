@@ -2,7 +2,8 @@
 
 A WAV (RIFF, RF64) or AIFF declares the bytes of its sound chunk; an Ogg stream ends in a page with the
 end-of-stream flag (RFC 3533, section 6). FLAC and MP3 are left to the decoder: a cut FLAC raises, a cut MP3
-gives fewer samples than its first frame declares.
+gives fewer samples than its first frame declares. An MP3 without that declaration is as long as its bytes and
+the bit rate of its first frame say, which is wrong by any factor if the rate varies (ISO 11172-3, 2.4.1.3).
 """
 
 from __future__ import annotations
@@ -13,6 +14,13 @@ from typing import BinaryIO, Literal, NamedTuple
 UNKNOWN_SIZE = 0xFFFF_FFFF  # what a program writes that streams a WAV into a pipe
 OGG_PAGE_LIMIT = 65_307  # bytes: 27 + 255 lengths + 255 x 255
 END_OF_STREAM = 4
+MPEG_1, MPEG_2 = 3, 2  # version bits of a frame; 0 is the unofficial 2.5, with the tables of 2
+KILOBITS = {  # by version, of layer III
+    MPEG_1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    MPEG_2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+MPEG_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG 1; a half of it in 2, a quarter in 2.5
+MPEG_LOOK = 1 << 22  # bytes of an MP3 that are looked through: 100 s at the highest rate
 
 
 class Missing(NamedTuple):
@@ -30,7 +38,7 @@ def looks_like_sound(head: bytes) -> bool:
         return head[8:12] in (b"AIFF", b"AIFC")
     if head[:4] in (b"fLaC", b"OggS") or head[:3] == b"ID3":
         return True
-    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0  # an MPEG frame's sync
+    return _is_layer_3(head)
 
 
 def missing_bytes(file: BinaryIO) -> Missing | None:
@@ -45,6 +53,44 @@ def missing_bytes(file: BinaryIO) -> Missing | None:
     if head[:4] == b"OggS":
         return _cut_ogg(file, size)
     return None
+
+
+def has_no_length(file: BinaryIO) -> bool:
+    """Whether a file is an MP3 of varying bit rate that does not say how long it is."""
+    file.seek(0)
+    head = file.read(10)
+    start = 0
+    if head[:3] == b"ID3":  # its size has 7 bits a byte
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False)
+        )
+    file.seek(start)
+    data = file.read(MPEG_LOOK)
+    if not _is_layer_3(data) or b"Xing" in data[:200] or b"Info" in data[:200]:
+        return False
+    at, seen = 0, set()
+    while _is_layer_3(data[at : at + 2]) and (frame := _mpeg_frame(data[at : at + 4])):
+        kilobits, length = frame
+        seen.add(kilobits)
+        at += length
+    return len(seen) > 1
+
+
+def _is_layer_3(head: bytes) -> bool:
+    """Whether bytes begin like a frame of an MP3: eleven set bits, any version, layer III."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+
+
+def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
+    """Bit rate in kilobits and length in bytes of a frame; None if its header makes no sense."""
+    if len(header) < 4 or header[2] >> 4 in (0, 15) or header[2] >> 2 & 3 == 3:
+        return None
+    version = header[1] >> 3 & 3
+    halvings = {MPEG_1: 0, MPEG_2: 1}.get(version, 2)
+    kilobits = KILOBITS[MPEG_1 if halvings == 0 else MPEG_2][header[2] >> 4]
+    rate = MPEG_RATES[header[2] >> 2 & 3] >> halvings
+    samples = 1152 if halvings == 0 else 576
+    return kilobits, samples * kilobits * 125 // rate + (header[2] >> 1 & 1)
 
 
 def _cut_chunk(

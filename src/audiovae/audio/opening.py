@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import soundfile
 
-from audiovae.audio.container import looks_like_sound, missing_bytes
+from audiovae.audio.container import has_no_length, looks_like_sound, missing_bytes
 from audiovae.errors import AudioError
 
 FilePath = str | os.PathLike[str]
 Verdict = Literal[
-    "ok", "unreadable", "not a file", "empty", "not audio", "truncated", "not finite",
+    "ok", "unreadable", "not a file", "empty", "not audio", "truncated", "no length", "not finite",
     "too many channels", "too short", "silent", "duplicate",
 ]  # fmt: skip
 READABLE = {"WAV", "WAVEX", "RF64", "FLAC", "AIFF", "OGG", "MP3"}
@@ -47,23 +47,34 @@ def open_sound(path: FilePath) -> soundfile.SoundFile:
                 "not a file", f"{name} is {_kind(mode)}; a file of sound is needed"
             )
         with open(path, "rb") as raw:
-            if not (head := raw.read(12)):
-                raise UnusableFileError("empty", f"{name} is empty (0 bytes)")
-            if not looks_like_sound(head):
-                raise UnusableFileError(
-                    "not audio", f"{name} is not sound; wav, flac, ogg, opus, mp3, aiff are read"
-                )
-            if cut := missing_bytes(raw):
-                raise UnusableFileError(
-                    "truncated",
-                    f"{name} is truncated: it declares {cut.declared} bytes of sound or more and "
-                    f"{cut.present} are there; copy or export it again",
-                )
+            fault = _fault(raw)
     except FileNotFoundError:
         raise UnusableFileError("unreadable", f"there is no file {name}") from None
     except OSError as error:
         raise UnusableFileError("unreadable", f"cannot read {name}: {error.strerror}") from None
+    if fault:
+        raise UnusableFileError(fault[0], f"{name} {fault[1]}")
     return _decoder(path)
+
+
+def _fault(raw: BinaryIO) -> tuple[Verdict, str] | None:
+    """What a look at the bytes of a file finds wrong with it."""
+    head = raw.read(12)
+    if not head:
+        return "empty", "is empty (0 bytes)"
+    if not looks_like_sound(head):
+        return "not audio", "is not sound; wav, flac, ogg, opus, mp3, aiff are read"
+    if cut := missing_bytes(raw):
+        return "truncated", (
+            f"is truncated: it declares {cut.declared} bytes or more and {cut.present} are there; "
+            "copy or export it again"
+        )
+    if has_no_length(raw):
+        return "no length", (
+            "is an MP3 of varying bit rate that does not declare its length, so a part of it would "
+            "be lost; convert it, for example to flac"
+        )
+    return None
 
 
 def _decoder(path: FilePath) -> soundfile.SoundFile:
