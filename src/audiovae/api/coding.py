@@ -1,0 +1,223 @@
+"""Sounds to latents and back: encode, decode, reconstruct.
+
+Each takes and gives files as well as arrays. A file that is there is refused before anything is computed, and what is
+written is whole or not there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from audiovae.api.latent import (
+    Latent,
+    expect_latent_name,
+    expect_made_by,
+    hash_of,
+    read_latent,
+    write_latent,
+)
+from audiovae.api.opening import Source, computing, open_model, open_source
+from audiovae.api.parameters import (
+    AnyLatent,
+    AnyModel,
+    AnySound,
+    ArrayRate,
+    Device,
+    Force,
+    Output,
+    PerChannel,
+    Subtype,
+    Threads,
+)
+from audiovae.api.passage import decoded, encoded, reconstructed
+from audiovae.audio.io import FORMATS, BlockWriter, Sound, expect_free, shown
+from audiovae.audio.resample import resampled_length
+from audiovae.errors import AudioError, OutputError
+from audiovae.models import Autoencoder
+
+LOSSLESS = {".wav", ".flac", ".aiff", ".aif"}
+log = logging.getLogger("audiovae")
+
+
+def encode(
+    model: AnyModel,
+    sound: AnySound,
+    out: Output = None,
+    *,
+    sample_rate: ArrayRate = None,
+    per_channel: PerChannel = False,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> Latent:
+    """Turn a sound into a latent.
+
+    The latent is the posterior's mean. A sound of another rate or number of channels is brought to the model's, and
+    the latent remembers its own.
+    """
+    if out is not None:
+        expect_latent_name(Path(out))
+        expect_free(Path(out), force=force)
+    with computing(threads):
+        opened = open_model(model, device)
+        source = open_source(sound, sample_rate, per_channel)
+        z = encoded(opened, source, per_channel)
+    latent = Latent(
+        z=z,
+        sample_rate=opened.sample_rate,
+        channels=opened.channels,
+        length=resampled_length(source.frames, source.sample_rate, opened.sample_rate),
+        model_hash=hash_of(opened),
+        kind=opened.config.model_dump()["kind"],
+        source_sample_rate=source.sample_rate,
+        source_length=source.frames,
+        source_channels=source.channels,
+    )
+    if out is not None:
+        write_latent(out, latent, force=force)
+    return latent
+
+
+@overload
+def decode(
+    model: AnyModel, latent: AnyLatent, out: None = None, *,
+    device: Device = "auto", threads: Threads = None,
+) -> Sound: ...  # fmt: skip
+@overload
+def decode(
+    model: AnyModel, latent: AnyLatent, out: str | Path, *, subtype: Subtype = None,
+    force: Force = False, device: Device = "auto", threads: Threads = None,
+) -> Path: ...  # fmt: skip
+def decode(
+    model: AnyModel,
+    latent: AnyLatent,
+    out: Output = None,
+    *,
+    subtype: Subtype = None,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> Sound | Path:
+    """Turn a latent back into a sound.
+
+    It has the rate, the channels and the length of the sound that was encoded. Without `out` it is returned, with
+    `out` it is written and the path is returned.
+    """
+    if out is not None:
+        expect_free(Path(out), force=force)
+    if not isinstance(latent, Latent):
+        latent = read_latent(latent)
+    with computing(threads):
+        opened = open_model(model, device)
+        expect_made_by(latent, opened)
+        source = _source_of(latent)
+        blocks = decoded(opened, latent.z, latent.length, source)
+        return _deliver(blocks, source, out, subtype, force)
+
+
+@overload
+def reconstruct(
+    model: AnyModel, sound: AnySound, out: None = None, *, sample_rate: int | None = None,
+    per_channel: PerChannel = False, device: Device = "auto", threads: Threads = None,
+) -> Sound: ...  # fmt: skip
+@overload
+def reconstruct(
+    model: AnyModel, sound: AnySound, out: str | Path, *, sample_rate: int | None = None,
+    per_channel: PerChannel = False, subtype: Subtype = None, force: Force = False,
+    device: Device = "auto", threads: Threads = None,
+) -> Path: ...  # fmt: skip
+def reconstruct(
+    model: AnyModel,
+    sound: AnySound,
+    out: Output = None,
+    *,
+    sample_rate: ArrayRate = None,
+    per_channel: PerChannel = False,
+    subtype: Subtype = None,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> Sound | Path:
+    """Send a sound, or a folder of sounds, through a model and back.
+
+    The result has the rate, the channels and the length of what went in. Without `out` it is returned, with `out` it
+    is written and the path is returned; a folder needs `out`, a folder too.
+    """
+    if isinstance(sound, str | Path) and Path(sound).is_dir():
+        if out is None:
+            raise OutputError(f"{shown(sound)} is a folder; name the folder to write to")
+        with computing(threads):
+            return _folder(
+                open_model(model, device), Path(sound), Path(out), per_channel, subtype, force
+            )
+    if out is not None:
+        expect_free(Path(out), force=force)
+    with computing(threads):
+        source = open_source(sound, sample_rate, per_channel)
+        blocks = reconstructed(open_model(model, device), source, per_channel)
+        return _deliver(blocks, source, out, subtype, force)
+
+
+def _folder(
+    model: Autoencoder, folder: Path, out: Path, per_channel: bool, subtype: str | None, force: bool
+) -> Path:
+    """Every sound below a folder; what cannot be used is named at the end, the rest is done."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+    if not files:
+        raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(f"{shown(out)} lies in {shown(folder)}, which is read; write beside it")
+    expect_free(out, force=force)
+    refused = []
+    for file in files:
+        relative = file.relative_to(folder)
+        target = out / (relative if file.suffix.lower() in LOSSLESS else f"{relative}.wav")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source = open_source(file, per_channel=per_channel)
+            blocks = reconstructed(model, source, per_channel)
+            _deliver(blocks, source, target, subtype, force)
+        except AudioError as error:
+            refused.append(str(error))
+    if refused:
+        raise AudioError(
+            f"{len(refused)} of {len(files)} files could not be used: " + "; ".join(refused)
+        )
+    return out
+
+
+def _deliver(
+    blocks: Iterator[Tensor],
+    source: Source,
+    out: str | Path | None,
+    subtype: str | None,
+    force: bool,
+) -> Sound | Path:
+    """Write the blocks, or return them as one sound."""
+    if out is None:
+        return Sound(torch.cat(list(blocks), dim=1), source.sample_rate)
+    with BlockWriter(
+        out, source.sample_rate, source.channels, subtype=subtype, force=force
+    ) as writer:
+        for block in blocks:
+            writer.write(block)
+    if writer.clipped:
+        log.warning(
+            "%s: %d samples above full scale were clipped; --subtype FLOAT keeps them",
+            shown(out),
+            writer.clipped,
+        )
+    return Path(out)
+
+
+def _source_of(latent: Latent) -> Source:
+    """What the encoded sound was; its samples are gone."""
+    return Source(
+        latent.source_sample_rate, latent.source_channels, latent.source_length, lambda: iter(())
+    )

@@ -1,0 +1,104 @@
+"""From what a caller gives to what a verb works with: a loaded model, a sound in blocks, a device, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovae import checkpoint
+from audiovae.api.parameters import Device
+from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
+from audiovae.errors import AudioError, ConfigError
+from audiovae.models import Autoencoder
+
+BLOCK = 1 << 17  # samples read at once: 3 s at 44.1 kHz
+
+
+class Source(NamedTuple):
+    """A sound that can be read more than once, block by block."""
+
+    sample_rate: int  # Hz
+    channels: int
+    frames: int  # samples of each channel
+    blocks: Callable[[], Iterator[Tensor]]  # of [C, T]
+
+
+def open_model(model: Autoencoder | str | Path, device: Device = "auto") -> Autoencoder:
+    """Load a model on a device; one that is loaded already stays as it is, on "auto" also where it is."""
+    if not isinstance(model, Autoencoder):
+        return checkpoint.load(model, device=pick_device(device))
+    return model if device == "auto" else model.to(pick_device(device))
+
+
+def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = False) -> Source:
+    """A file, a `Sound` or an array as a source.
+
+    Raises AudioError for what `audio.io.inspect` refuses, for arrays that are not a finite float [C, T] or [T],
+    and for more than two channels unless `per_channel`.
+    """
+    if isinstance(sound, str | Path):
+        info = inspect(sound)
+        expect_channels(sound, info.channels, per_channel)
+
+        def blocks() -> Iterator[Tensor]:
+            return read_blocks(sound, BLOCK, per_channel=per_channel)
+
+        return Source(info.sample_rate, info.channels, info.frames, blocks)
+    samples, rate = sound if isinstance(sound, Sound) else (as_samples(sound), sample_rate)
+    if rate is None:
+        raise AudioError("an array does not say how fast it goes: give sample_rate=, in Hz")
+    expect_channels("the array", len(samples), per_channel)
+    return Source(rate, *samples.shape, lambda: iter(samples.split(BLOCK, dim=1)))
+
+
+def as_samples(array: Any) -> Tensor:
+    """An array or a tensor as samples [C, T] float32 on the CPU."""
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(np.ascontiguousarray(array))
+    if not isinstance(array, Tensor):
+        raise AudioError(f"a sound is a path, an array or a Sound, got {type(array).__name__}")
+    if not array.is_floating_point():
+        raise AudioError(f"samples are floats in [-1, 1], got {array.dtype}; divide by full scale")
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise AudioError(f"samples are [channels, samples] or [samples], got {tuple(array.shape)}")
+    if not array.isfinite().all():
+        raise AudioError("the samples hold NaN or Inf")
+    return array.detach().reshape(-1, array.shape[-1]).to("cpu", torch.float32)
+
+
+def pick_device(name: Device) -> torch.device:
+    """The device that a name means; "auto" is the first there of cuda, mps, cpu."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(device for device, is_there in there.items() if is_there))
+    if name not in there:
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, got '{name}'")
+    if not there[name]:
+        raise ConfigError(
+            f"there is no {name} device here; use cpu, or auto for the best that is there"
+        )
+    return torch.device(name)
+
+
+@contextmanager
+def computing(threads: int | None = None) -> Iterator[None]:
+    """Compute without gradients, on this many threads; the caller's number is set again at the end."""
+    before = torch.get_num_threads()
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads or before)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)
