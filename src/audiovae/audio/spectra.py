@@ -137,19 +137,19 @@ class _Stft(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         n_fft, length, count = ctx.n_fft, ctx.length, grad.shape[1]
         hop, half = n_fft // 4, n_fft // 2
         window = hann(n_fft, grad.real.dtype, grad.device) / 2
         padded = window.new_zeros(len(grad), length + n_fft)
-        quarters = padded[:, : (count + 3) * hop].unflatten(-1, (-1, hop))  # [R, F + 3, hop]
+        quarters = padded[:, : (count + 3) * hop].view(len(grad), count + 3, hop)  # [R, F + 3, hop]
         for block in blocks(grad):
             # irfft counts every bin but the first and the last twice, the adjoint of rfft once
             bins = grad[block].clone()
             bins[..., 0] *= 2
             bins[..., -1] *= 2
             frames = torch.fft.irfft(bins, n_fft, norm="forward") * window
-            parts = frames.unflatten(-1, (4, hop))  # [R, F, 4, hop]
+            parts = frames.view(*frames.shape[:2], 4, hop)  # [R, F, 4, hop]
             for part in range(4):
                 quarters[block, part : part + count] += parts[:, :, part]
         result = padded[:, half : half + length].clone()
@@ -170,7 +170,7 @@ class _Magnitude(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         spectrum, size = ctx.saved_tensors
         result = torch.empty_like(spectrum)
         for block in blocks(size):

@@ -95,7 +95,7 @@ class _MagnitudeSums(torch.autograd.Function):
         return torch.stack(squares).sum(), torch.stack(absolutes).sum()
 
     @staticmethod
-    def backward(ctx: Any, g_square: Tensor, g_absolute: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g_square: Tensor, g_absolute: Tensor) -> tuple[Tensor, None, None]:
         a, b = ctx.saved_tensors
         result = torch.empty_like(a)
         for block in blocks(a):
@@ -125,7 +125,7 @@ class _CompressedDifference(torch.autograd.Function):
         return torch.stack(sums).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, v = ctx.saved_tensors
         exponent = (ctx.power - 1) / 2
         result = torch.empty_like(x)

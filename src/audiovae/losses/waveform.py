@@ -50,5 +50,5 @@ class _Floor(torch.autograd.Function):
         return x.clamp(min=low)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         return torch.where(ctx.below & (grad > 0), 0.0, grad), None  # type: ignore[attr-defined]
