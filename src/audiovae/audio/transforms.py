@@ -1,0 +1,107 @@
+"""Exact filter banks on a frame grid: one frame a hop, no frame lost at either end.
+
+A sound of F * H samples gives F frames of a window of N samples. Frame f is centred on its own hop, [f H, (f + 1) H), or
+with `causal` ends with it; samples beyond the ends count as zero. Overlap-add divides by the sum of the squared windows
+that really lie over each sample, so that the inverse is exact up to both ends whatever the length is
+(Griffin & Lim 1984, eq. 6).
+
+The MDCT has one real number a sample and no redundancy (Princen & Bradley 1986): with a window w of 2H samples,
+    X[k] = sqrt(2/H) sum_n w[n] x[n] cos(pi/H (n + 1/2 + H/2) (k + 1/2)).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from audiovae.errors import ConfigError
+
+
+def window_margins(win_length: int, hop_length: int, causal: bool) -> tuple[int, int]:
+    """Samples of a frame's window before and after its own hop."""
+    spare = win_length - hop_length
+    return (spare, 0) if causal else (spare - spare // 2, spare // 2)
+
+
+def frame(x: Tensor, win_length: int, hop_length: int, causal: bool = False) -> Tensor:
+    """Cut x [..., F * H] into overlapping frames [..., F, N], zero beyond the ends."""
+    margins = window_margins(win_length, hop_length, causal)
+    return nn.functional.pad(x, margins).unfold(-1, win_length, hop_length)
+
+
+def overlap_add(frames: Tensor, hop_length: int, causal: bool = False) -> Tensor:
+    """Add frames [..., F, N] up on their grid, the transpose of `frame` -> [..., F * H].
+
+    N must be a multiple of the hop: each frame is then N / H rows of a hop, added row by row.
+    """
+    rows: Tensor = frames.unflatten(-1, (-1, hop_length))  # [..., F, R, H]
+    n_frames, n_rows = rows.shape[-3], rows.shape[-2]
+    total = rows.new_zeros(*rows.shape[:-3], n_frames + n_rows - 1, hop_length)
+    for row in range(n_rows):
+        total[..., row : row + n_frames, :] += rows[..., row, :]
+    left, _ = window_margins(n_rows * hop_length, hop_length, causal)
+    return total.flatten(-2)[..., left : left + n_frames * hop_length]
+
+
+class STFT(nn.Module):
+    """Short-time Fourier transform on the frame grid, and its exact inverse; Hann window."""
+
+    window: Tensor
+
+    def __init__(self, win_length: int, hop_length: int, causal: bool = False) -> None:
+        super().__init__()
+        if win_length % hop_length or win_length < 2 * hop_length:
+            raise ConfigError(
+                f"win_length must be a multiple of hop_length ({hop_length}), at least twice it, got {win_length}"
+            )
+        self.win_length, self.hop_length, self.causal = win_length, hop_length, causal
+        self.n_bins = win_length // 2 + 1
+        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., F * H] -> complex [..., F, N]; scaled so that white noise keeps its level."""
+        frames = frame(x, self.win_length, self.hop_length, self.causal)
+        spectrum: Tensor = torch.fft.rfft(frames * self.window, norm="ortho")
+        return spectrum
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        """Complex [..., F, N] -> x [..., F * H], exact for the transform of a sound.
+
+        In the causal form the last samples lie under the vanishing end of one window: there the division is floored,
+        and the sound fades out over the last 16 % of a window instead of growing without bound.
+        """
+        frames = torch.fft.irfft(spectrum, n=self.win_length, norm="ortho") * self.window
+        cover = self.window.square().expand(frames.shape[-2], -1)
+        x = overlap_add(frames, self.hop_length, self.causal)
+        return x / overlap_add(cover, self.hop_length, self.causal).clamp_min(0.05)
+
+
+class MDCT(nn.Module):
+    """Modified discrete cosine transform on the frame grid, and its inverse; sine window of two hops.
+
+    With F frames over F hops, the very first and last half hop (in the causal form: the last hop) lie under one frame
+    only: there time-domain aliasing is not cancelled, everywhere else the inverse is exact.
+    """
+
+    window: Tensor
+    basis: Tensor
+
+    def __init__(self, hop_length: int, causal: bool = False) -> None:
+        super().__init__()
+        self.hop_length, self.causal, self.n_bins = hop_length, causal, hop_length
+        n = torch.arange(2 * hop_length, dtype=torch.float64)
+        k = torch.arange(hop_length, dtype=torch.float64)
+        angle = math.pi / hop_length * (n[:, None] + 0.5 + hop_length / 2) * (k + 0.5)
+        window = torch.sin(math.pi * (n + 0.5) / (2 * hop_length))
+        basis = math.sqrt(2 / hop_length) * window[:, None] * angle.cos()  # [2H, H]
+        self.register_buffer("basis", basis.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., F * H] -> real [..., F, H]."""
+        return frame(x, 2 * self.hop_length, self.hop_length, self.causal) @ self.basis
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        """Real [..., F, H] -> x [..., F * H]."""
+        return overlap_add(spectrum @ self.basis.mT, self.hop_length, self.causal)

@@ -1,0 +1,152 @@
+"""What a model is: an encoder, a bottleneck, a decoder, and the numbers that others need to know of them.
+
+Time is counted in two units: samples (T) on the outside, latent frames (F) inside; one latent frame stands for
+`hop_length` samples, and a sound of T samples has ceil(T / hop_length) frames.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from audiovae.bottlenecks import Bottled, GaussianConfig
+from audiovae.config import Config
+from audiovae.errors import expect_latent, expect_waveform
+
+
+class ModelConfig(Config):
+    """The part of a model's config that every family has."""
+
+    sample_rate: int = Field(44_100, ge=1_000, le=384_000)  # Hz
+    channels: int = Field(2, ge=1, le=8)  # C
+    bottleneck: GaussianConfig = GaussianConfig()
+
+    @property
+    def hop_length(self) -> int:
+        """Samples that one latent frame stands for."""
+        raise NotImplementedError(f"{type(self).__name__} must say its hop_length")
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames per second."""
+        return self.sample_rate / self.hop_length
+
+
+class Context(NamedTuple):
+    """How far a result reaches beyond its own frame, to the left and to the right."""
+
+    left: int
+    right: int
+
+
+class Reconstruction(NamedTuple):
+    """What `forward` returns: the sound that came back, and what the bottleneck said on the way."""
+
+    x_hat: Tensor  # [B, C, T]
+    z: Tensor  # [B, D, F]
+    codes: tuple[Tensor, ...]
+    moments: tuple[Tensor, Tensor] | None
+    terms: dict[str, Tensor]  # unweighted scalars of the bottleneck and of the family
+
+
+class Autoencoder(nn.Module):
+    """Base of every family: checks at the border, `encode` / `decode` / `forward` in one form.
+
+    A family gives `bottle` and `synthesise`, and the two contexts.
+    """
+
+    config: ModelConfig
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def bottle(
+        self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
+    ) -> Bottled:
+        """x [B, C, T], T a multiple of hop_length -> Bottled with F = T / hop_length frames."""
+
+    @abstractmethod
+    def synthesise(self, z: Tensor) -> Tensor:
+        """z [B, D, F] -> x_hat [B, C, F * hop_length]."""
+
+    @property
+    @abstractmethod
+    def encoder_context(self) -> Context:
+        """Samples before the first and after the last one of a latent frame that can change it."""
+
+    @property
+    @abstractmethod
+    def decoder_context(self) -> Context:
+        """Latent frames before and after a frame that can change its hop_length samples."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second and channel, in Hz."""
+        return self.config.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Audio channels, C."""
+        return self.config.channels
+
+    @property
+    def hop_length(self) -> int:
+        """Samples that one latent frame stands for."""
+        return self.config.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames per second."""
+        return self.config.frame_rate
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in one latent frame, D."""
+        return self.config.bottleneck.latent_dim
+
+    @property
+    def receptive_field(self) -> int:
+        """Input samples that can change one sample of the reconstruction."""
+        ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
+        behind = self.decoder_context.left * self.hop_length + self.encoder_context.left
+        return behind + self.hop_length + ahead
+
+    @property
+    def delay(self) -> int:
+        """Samples of input beyond time t that are needed before sample t can be given out."""
+        ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
+        return self.hop_length - 1 + ahead
+
+    def encode(
+        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    ) -> Bottled:
+        """Encode a sound.  x [B, C, T] in [-1, 1], any T >= 1 -> z [B, D, ceil(T / hop_length)].
+
+        The latent is the posterior's mean, or with `sample` a draw from it.
+        Raises AudioError if x has another shape or number of channels.
+        """
+        expect_waveform(x, self.channels)
+        padded = nn.functional.pad(x, (0, -x.shape[-1] % self.hop_length))
+        return self.bottle(padded, sample=sample, generators=generators)
+
+    def decode(self, z: Tensor, length: int | None = None) -> Tensor:
+        """Decode a latent.  z [B, D, F] -> x_hat [B, C, length], at most F * hop_length samples.
+
+        Raises LatentError if z has another shape.
+        """
+        expect_latent(z, self.latent_dim)
+        return self.synthesise(z)[..., :length]
+
+    def forward(
+        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    ) -> Reconstruction:
+        """Encode and decode.  x [B, C, T] -> x_hat [B, C, T], with the bottleneck's result."""
+        bottled = self.encode(x, sample=sample, generators=generators)
+        return Reconstruction(self.decode(bottled.z, x.shape[-1]), *bottled)

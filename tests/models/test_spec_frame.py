@@ -1,0 +1,145 @@
+"""The default family: every length comes back whole, nothing sees further than it says, chunks equal the whole."""
+
+import pytest
+import torch
+
+from audiovae.errors import AudioError, LatentError
+from audiovae.models import build, resolve
+
+VARIANTS = {
+    "stereo": {},
+    "mono": {"channels": 1},
+    "causal": {"causal": True},
+    "mdct": {"front_end": "mdct"},
+    "one frame": {"stride": 1, "depth": 2},
+    "four frames": {"stride": 4, "latent_depth": 2},
+    "half overlap": {"win_length": 64, "kernel_size": 4},
+}
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    model = build(resolve("spec_frame", {"size": 0, **options}))
+    for parameter in model.parameters():  # untrained gains are small: make everything matter
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+@torch.no_grad()
+def test_every_length_comes_back_whole(options):
+    model = tiny(**options)
+    hop = model.hop_length
+    for length in (1, 2, hop - 1, hop, hop + 1, 5 * hop + 3):
+        x = noise(2, model.channels, length)
+        out = model(x)
+        assert out.x_hat.shape == x.shape
+        assert out.z.shape[-1] == -(-length // hop)
+        assert out.x_hat.isfinite().all()
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+@torch.no_grad()
+def test_a_batch_equals_its_single_items(options):
+    model = tiny(**options)
+    x = noise(3, model.channels, 7 * model.hop_length)
+    together, apart = model(x).x_hat, torch.cat([model(item[None]).x_hat for item in x])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5 * together.abs().max().item())
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_latent_frame_sees_its_context_and_no_more(options):
+    model = tiny(**options)
+    context, hop = model.encoder_context, model.hop_length
+    middle = context.left // hop + 2
+    length = (middle + context.right // hop + 4) * hop
+    x = noise(1, model.channels, length).requires_grad_()
+    model.encode(x).z[..., middle].square().sum().backward()
+    seen = x.grad.abs().amax((0, 1)).nonzero().flatten()
+    assert seen[0] >= middle * hop - context.left
+    assert seen[-1] < (middle + 1) * hop + context.right
+    # and what it says is not too much: a Hann window is zero at its first sample only
+    assert seen[0] <= middle * hop - context.left + 1
+    assert seen[-1] >= (middle + 1) * hop + context.right - 2
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_frame_of_sound_sees_its_latent_context_and_no_more(options):
+    model = tiny(**options)
+    context, hop = model.decoder_context, model.hop_length
+    middle = context.left + 2
+    z = noise(1, model.latent_dim, middle + context.right + 3).requires_grad_()
+    model.decode(z)[..., middle * hop : (middle + 1) * hop].square().sum().backward()
+    seen = z.grad.abs().amax((0, 1)).nonzero().flatten().tolist()
+    assert seen == list(range(middle - context.left, middle + context.right + 1))
+
+
+@torch.no_grad()
+def test_delay_is_how_far_the_future_reaches_back():
+    for causal in (False, True):
+        model = tiny(causal=causal)
+        x = noise(1, 2, 60 * model.hop_length)
+        changed, t = x.clone(), 30 * model.hop_length
+        changed[..., t:] = 0
+        differs = (model(x).x_hat - model(changed).x_hat).abs().amax((0, 1)) > 0
+        first = int(differs.nonzero()[0])
+        assert first >= t - model.delay
+        if (
+            causal
+        ):  # no block looks ahead: what is left is the window and the latent frame's own hop
+            assert model.delay < model.config.window + 2 * model.hop_length
+
+
+@torch.no_grad()
+def test_silence_and_full_scale_stay_finite():
+    model = tiny()
+    for x in (torch.zeros(1, 2, 500), torch.ones(1, 2, 500), 100 * noise(1, 2, 500)):
+        assert model(x).x_hat.isfinite().all()
+
+
+def test_gradients_of_silence_are_finite():
+    model = tiny().train()
+    out = model(torch.zeros(1, 2, 1000), sample=True)
+    (out.x_hat.abs().mean() + out.terms["kl"]).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@torch.no_grad()
+def test_features_and_sound_are_inverse():
+    model = tiny()
+    x = noise(2, 2, 10 * model.hop_length)
+    torch.testing.assert_close(model.sound(model.features(x)), x, rtol=0, atol=1e-4)
+
+
+def test_presets_are_what_the_issue_asks_for():
+    def weights(model):
+        return sum(p.numel() for p in model.parameters())
+
+    default = build(resolve("spec_frame"))
+    assert weights(default) >= 10e6
+    assert (default.sample_rate, default.channels, default.latent_dim) == (44_100, 2, 64)
+    assert default.frame_rate == pytest.approx(43.07, abs=0.01)
+    assert weights(tiny()) < 1e5
+    assert resolve("spec_frame", {"frame_rate": 21.5}).frame_rate == pytest.approx(21.53, abs=0.01)
+    speech = resolve("spec_frame", {"sample_rate": 24_000, "channels": 1})
+    assert 40 < speech.frame_rate < 50
+    sizes = [weights(build(resolve("spec_frame", {"size": size}))) for size in range(4)]
+    assert sizes == sorted(sizes)
+
+
+def test_borders_refuse_other_shapes():
+    model = tiny()
+    with pytest.raises(AudioError, match=r"has 2 channel.*sound has 1"):
+        model.encode(torch.zeros(1, 1, 100))
+    with pytest.raises(AudioError, match="0 samples"):
+        model.encode(torch.zeros(1, 2, 0))
+    with pytest.raises(AudioError, match=r"batch, channels, samples.*\(2, 100\)"):
+        model.encode(torch.zeros(2, 100))
+    with pytest.raises(AudioError, match=r"floats.*int64"):
+        model.encode(torch.zeros(1, 2, 100, dtype=torch.int64))
+    with pytest.raises(LatentError, match=r"batch, 8, frames.*\(1, 9, 4\)"):
+        model.decode(torch.zeros(1, 9, 4))
