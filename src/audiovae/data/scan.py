@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -83,9 +84,11 @@ def listen(folder: str, *, quiet: bool = False) -> list[Entry]:
 def walk(folder: str) -> Iterator[str]:
     """The path below `folder` of everything in it that is not a folder, and of closed folders.
 
-    Links are followed; a folder that was seen under another name is not entered again.
+    Links are followed; a folder that was seen under another name is not entered again, and none
+    that `folder` itself lies in.
     """
-    seen: set[tuple[int, int]] = set()
+    above = Path(os.path.realpath(folder)).parents
+    seen = {(at.st_dev, at.st_ino) for at in map(os.stat, above)}
     waiting = [""]
     while waiting:
         below = waiting.pop()
