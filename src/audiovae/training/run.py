@@ -1,0 +1,255 @@
+"""A training run from its settings to a run folder, new or resumed, in one process or many.
+
+config.json      every setting, the number of steps and the fingerprint of the data
+log.jsonl        one line for every few steps and for every validation
+checkpoints/     see audiovae.training.checkpoints
+tensorboard/     curves and audio
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from audiovae.checkpoint import load
+from audiovae.config import parse
+from audiovae.data import Dataset, open_dataset
+from audiovae.errors import ConfigError, OutputError, TrainingError
+from audiovae.models import Autoencoder, build
+from audiovae.nn.noise import mix
+from audiovae.paths import replacing
+from audiovae.training.autoencoder import AutoencoderTask
+from audiovae.training.checkpoints import RunFolder
+from audiovae.training.config import (
+    ACCEPTED,
+    HARMLESS,
+    RUN_CONFIG,
+    RunRecord,
+    TrainConfig,
+    continued,
+    differences,
+)
+from audiovae.training.display import Display
+from audiovae.training.distributed import ALONE, World, joined
+from audiovae.training.feed import Feed
+from audiovae.training.interrupt import Interrupt
+from audiovae.training.loop import Plan, train
+from audiovae.training.pace import VALIDATIONS, measure
+from audiovae.training.tracking import Board, Log, Sink, Tracker
+
+WEIGHTS = 0  # the stream of random numbers that fresh weights are drawn from
+
+
+def run(
+    config: TrainConfig | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    init: str | Path | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train, and return the run folder; with `resume` go on from its newest whole checkpoint.
+
+    A resumed run without a config keeps its own; one that is finished returns at once.  `init` names a model to start
+    from.  After a signal the process ends with 128 + its number (Ctrl-C 130, SIGTERM 143), a checkpoint written.
+    Raises ConfigError, DataError, OutputError, CheckpointError or TrainingError; each says what to do.
+    """
+    folder = Path(out)
+    with ExitStack() as stack:
+        world = stack.enter_context(joined())
+        console = Console(stderr=True, quiet=not world.first, soft_wrap=True)
+        say = _silent if quiet else partial(console.print, markup=False, highlight=False)
+        record = world.from_first(lambda: _record_of(folder, resume))
+        config = _settings(config, init, record, say)
+        device = choose_device(config.device, world)
+        stack.enter_context(_own_threads_and_chance(config.threads, device))
+
+        model = _model(config)
+        config = config.model_copy(update={"model": model.config})
+        data = world.first_goes_first(lambda: _open(config, record))
+        say(data.describe())
+        task = AutoencoderTask(model, data, config, device, world)
+        checkpoints = RunFolder(folder, config.keep_last)
+        warn = partial(console.print, markup=False, highlight=False)
+        state = world.from_first(lambda: checkpoints.restore(task.product, warn))
+        checkpoints.standing = world.from_first(lambda: checkpoints.standing)
+        if state is not None:
+            task.load_state_dict(state)
+
+        shares = world.share(config.batch_size, config.accumulate)
+        feed = stack.enter_context(Feed(data, config.seed, shares, device, config.prefetch))
+        record = record or _new_record(config, data, task, feed, world)
+        plan, done = _plan(config, record), checkpoints.standing.step
+        if done >= plan.total_steps:
+            say(f"{folder} is finished: all of its {plan.total_steps} steps are done")
+            return folder
+        say(f"{plan.total_steps} steps in {folder}" + (f", from step {done} on" if done else ""))
+        sinks: list[Sink] = []
+        if world.first:
+            _write(record.model_copy(update={"config": config}), folder)
+            sinks = _sinks(config, plan, folder, done, None if quiet else console)
+        seconds = config.batch_size * config.data.segment_seconds
+        tracker = Tracker(
+            sinks, every=plan.log_every, done=done, total=plan.total_steps, audio_seconds=seconds
+        )
+        stack.callback(tracker.close)
+        interrupt = stack.enter_context(Interrupt(tracker.note))
+        try:
+            standing = train(task, feed, plan, checkpoints, tracker, world, interrupt)
+        except OSError as error:
+            raise OutputError(
+                f"the run {folder} stopped: {error}; its last checkpoint is whole, go on with --resume"
+            ) from error
+    if standing.step < plan.total_steps:
+        raise SystemExit(interrupt.exit_code)
+    return folder
+
+
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """The device that a name means; "auto" is a GPU where there is one.  Raises ConfigError."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    name = ("cuda" if cuda else "mps" if mps else "cpu") if name == "auto" else name
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise ConfigError(f"device {name} is not there on this machine; use auto or cpu")
+    if name == "cuda":
+        torch.cuda.set_device(world.local_rank)
+        return torch.device("cuda", world.local_rank)
+    return torch.device(name)
+
+
+def _record_of(folder: Path, resume: bool) -> RunRecord | None:
+    """The record of the run to resume; None for a new run."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; a run needs a folder of its own")
+    record = RunRecord.read(folder)
+    if record is not None and not resume:
+        raise OutputError(
+            f"{folder} holds a run already; go on with --resume, or name another folder"
+        )
+    return record
+
+
+def _settings(
+    given: TrainConfig | None,
+    init: str | Path | None,
+    record: RunRecord | None,
+    say: Callable[[str], None],
+) -> TrainConfig:
+    """The settings to train with: those given, over those of the run that is resumed."""
+    if given is not None and init is not None:
+        given = given.model_copy(update={"init": Path(init)})
+    if record is None:
+        return given or TrainConfig()
+    if given is None:
+        return record.config
+    settings, refused = continued(record.config, given), []
+    for name, before, now in differences(record.config.model_dump(mode="json"), settings):
+        if name in ACCEPTED:
+            say(
+                f"{name} changes from {before} to {now}: the run is no longer what it would have been"
+            )
+        elif name not in HARMLESS:
+            refused.append(f"{name} was {before}, now {now}")
+    if refused:
+        raise ConfigError(
+            f"a resumed run keeps its settings: {'; '.join(refused)}. Leave them out, or start another run "
+            "with --init"
+        )
+    return parse(TrainConfig, settings)
+
+
+def _model(config: TrainConfig) -> Autoencoder:
+    """A model with the weights to start from: fresh ones by the seed, or those of `init`."""
+    if config.init is None:
+        torch.manual_seed(mix(config.seed, WEIGHTS))
+        return build(config.model)
+    model = load(config.init)
+    if "model" in config.model_fields_set and model.config != config.model:
+        raise ConfigError(
+            f"init {config.init} is another model than the settings name; leave the model's settings out, "
+            "they come from it"
+        )
+    return model
+
+
+def _open(config: TrainConfig, record: RunRecord | None) -> Dataset:
+    model = config.model
+    data = open_dataset(
+        config.data,
+        sample_rate=model.sample_rate,
+        channels=model.channels,
+        multiple_of=model.hop_length,
+    )
+    if record is not None and data.fingerprint != record.fingerprint:
+        raise TrainingError(
+            "the data is not what it was when this run began, so it cannot go on exactly; bring the files "
+            "back, or start another run with --init and this one's folder"
+        )
+    return data
+
+
+def _new_record(
+    config: TrainConfig, data: Dataset, task: AutoencoderTask, feed: Feed, world: World
+) -> RunRecord:
+    """Settle the number of steps: as given, or as many as fit into the minutes."""
+    if config.steps is not None:
+        steps, every = config.steps, -(-config.steps // VALIDATIONS)
+    else:
+        seconds = 60 * config.length_in_minutes
+        steps, every = measure(task, feed, config.seed, seconds, world).plan(seconds)
+    return RunRecord(
+        config=config, total_steps=steps, validate_every=every, fingerprint=data.fingerprint
+    )
+
+
+def _plan(config: TrainConfig, record: RunRecord) -> Plan:
+    return Plan(
+        total_steps=record.total_steps,
+        seed=config.seed,
+        validate_every=config.validate_every or record.validate_every,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def _write(record: RunRecord, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / RUN_CONFIG) as temporary:
+            temporary.write_text(record.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
+
+
+def _sinks(
+    config: TrainConfig, plan: Plan, folder: Path, done: int, console: Console | None
+) -> list[Sink]:
+    """Log, board and display of a run that stands at step `done`."""
+    sinks: list[Sink] = [Log(folder / "log.jsonl", keep_to=done)]
+    if config.tensorboard:
+        sinks.append(Board(folder / "tensorboard", config.model.sample_rate, done))
+    if console is not None:
+        sinks.append(Display(plan.total_steps, done, console))
+    return sinks
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def _own_threads_and_chance(threads: int | None, device: torch.device) -> Iterator[None]:
+    """The caller's number of threads and torch's global generators come back afterwards."""
+    before = torch.get_num_threads()
+    gpus = [device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.set_num_threads(threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
