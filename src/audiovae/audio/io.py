@@ -84,7 +84,7 @@ def read(
                 f"{shown(path)} has samples 0 to {info.frames - 1}, "
                 f"{count} from sample {start} on were asked for"
             )
-        return Sound(_next(file, path, start, count), info.sample_rate)
+        return Sound(_next(file, path, start, count, seek=start > 0), info.sample_rate)
 
 
 def read_blocks(path: FilePath, frames: int, *, per_channel: bool = False) -> Iterator[Tensor]:
@@ -236,10 +236,12 @@ def expect_free(path: Path, *, force: bool) -> None:
         raise OutputError(f"there is no folder {shown(path.parent)} to write {shown(path.name)} in")
 
 
-def _next(file: soundfile.SoundFile, path: FilePath, start: int, count: int) -> Tensor:
+def _next(
+    file: soundfile.SoundFile, path: FilePath, start: int, count: int, *, seek: bool = False
+) -> Tensor:
     """Decode samples start ... start + count - 1 as [C, T] and prove that they are all there."""
     try:
-        if file.tell() != start:
+        if seek:  # reading on must not: in a damaged Ogg that would jump over the hole
             file.seek(start)
         block = file.read(count, dtype="float32", always_2d=True)  # [T, C]
     except (soundfile.SoundFileError, OSError) as error:
