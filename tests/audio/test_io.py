@@ -28,7 +28,7 @@ def noise(channels: int, frames: int, seed: int = 0) -> Tensor:
     return torch.rand(channels, frames, generator=torch.Generator().manual_seed(seed)) - 0.5
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff", ".aif"])
+@pytest.mark.parametrize("suffix", [".wav", ".rf64", ".flac", ".aiff", ".aif"])
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_pcm_comes_back_within_half_a_step(
@@ -170,10 +170,13 @@ def test_a_wav_that_would_pass_its_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("audiovae.audio.io.WAV_LIMIT", 3_000)
-    with pytest.raises(OutputError, match=r"passes 4 GiB, the limit of a WAV; use \.flac"):
+    with pytest.raises(
+        OutputError, match=r"passes 4 GiB, the limit of a WAV; use \.flac or \.rf64"
+    ):
         write(tmp_path / "x.wav", noise(2, 501), 44_100)
     write(tmp_path / "x.wav", noise(2, 500), 44_100)
-    write(tmp_path / "x.flac", noise(2, 501), 44_100)
+    for suffix in (".flac", ".rf64"):
+        write(tmp_path / f"x{suffix}", noise(2, 501), 44_100)
 
 
 @pytest.mark.parametrize(("start", "frames"), [(-1, 5), (0, 0), (8, 3), (10, None), (0, 11)])

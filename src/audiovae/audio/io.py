@@ -31,6 +31,7 @@ from audiovae.paths import replacing
 
 FORMATS = {  # by suffix: libsndfile's container and the coding it gets by default
     ".wav": ("WAV", "PCM_24"),
+    ".rf64": ("RF64", "PCM_24"),  # a WAV without its limit of 4 GiB
     ".flac": ("FLAC", "PCM_24"),
     ".aiff": ("AIFF", "PCM_24"),
     ".aif": ("AIFF", "PCM_24"),
@@ -163,7 +164,9 @@ class BlockWriter:
             block = block.clip(-1, 1)
         self.frames += block.shape[1]
         if self.format == "WAV" and self.frames * len(block) * self._width > WAV_LIMIT:
-            raise OutputError(f"{shown(self.path)} passes 4 GiB, the limit of a WAV; use .flac")
+            raise OutputError(
+                f"{shown(self.path)} passes 4 GiB, the limit of a WAV; use .flac or .rf64"
+            )
         try:
             self._file.write(block.T)
         except (soundfile.SoundFileError, OSError) as error:

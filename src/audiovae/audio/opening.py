@@ -20,7 +20,6 @@ Verdict = Literal[
     "ok", "unreadable", "not a file", "empty", "not audio", "truncated", "no length", "not finite",
     "too many channels", "too short", "silent", "duplicate",
 ]  # fmt: skip
-READABLE = {"WAV", "WAVEX", "RF64", "FLAC", "AIFF", "OGG", "MP3"}
 RATES = (1_000, 384_000)  # Hz; a header that says more is forged or broken
 
 
@@ -78,7 +77,7 @@ def _fault(raw: BinaryIO) -> tuple[Verdict, str] | None:
 
 
 def _decoder(path: FilePath) -> soundfile.SoundFile:
-    """Let libsndfile open the file, and refuse what it understands and we do not."""
+    """Let libsndfile open the file, and refuse what it makes of a header without sense."""
     name = shown(path)
     try:
         file = soundfile.SoundFile(for_libsndfile(path))
@@ -86,22 +85,15 @@ def _decoder(path: FilePath) -> soundfile.SoundFile:
         raise UnusableFileError(
             "not audio", f"{name} cannot be decoded: {reason_of(error)}"
         ) from None
-    problem: tuple[Verdict, str] | None = None
-    if file.format not in READABLE:
-        problem = (
-            "not audio",
-            f"{name} is {file.format}; wav, flac, ogg, opus, mp3, aiff are read",
-        )
-    elif file.frames == 0:
-        problem = ("empty", f"{name} has 0 samples; at least 1 is needed")
+    verdict: Verdict = "not audio"
+    problem = ""
+    if file.frames == 0:
+        verdict, problem = "empty", "has 0 samples; at least 1 is needed"
     elif not RATES[0] <= file.samplerate <= RATES[1]:
-        problem = (
-            "not audio",
-            f"{name} declares {file.samplerate} Hz; {RATES[0]} to {RATES[1]} Hz are understood",
-        )
+        problem = f"declares {file.samplerate} Hz; {RATES[0]} to {RATES[1]} Hz are understood"
     if problem:
         file.close()
-        raise UnusableFileError(*problem)
+        raise UnusableFileError(verdict, f"{name} {problem}")
     return file
 
 

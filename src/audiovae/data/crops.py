@@ -98,7 +98,11 @@ def cut(position: Position, length: int, sample_rate: int, channels: int) -> tup
 
 
 def _lead(position: Position, sample_rate: int) -> tuple[int, int]:
-    """Samples to read before a crop, a whole number of them at both rates, and after it."""
+    """Samples to read before a crop and after it.
+
+    Those before are a whole number at both rates, or the section starts there; then the crop comes
+    by up to half a sample early or late.
+    """
     section, start = position
     if section.sample_rate == sample_rate:
         return 0, 0
@@ -111,7 +115,7 @@ def _seekable(section: Section) -> str:
     """The file itself, or the decoded copy in the cache if it is an MP3."""
     if not section.path.lower().endswith(".mp3"):
         return section.path
-    copy = cache_folder("decoded") / f"{section.pcm_sha256}.wav"
+    copy = cache_folder("decoded") / f"{section.pcm_sha256}.rf64"
     if not copy.exists():
         info = inspect(section.path)
         with BlockWriter(

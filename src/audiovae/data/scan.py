@@ -102,7 +102,7 @@ def walk(folder: str) -> Iterator[str]:
             yield below
             continue
         for name in names:
-            path = os.path.join(below, name)
+            path = f"{below}/{name}" if below else name  # the same on every platform
             if os.path.isdir(os.path.join(folder, path)):
                 waiting.append(path)
             else:
