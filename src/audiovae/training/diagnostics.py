@@ -106,7 +106,11 @@ class CollapseAlarm:
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON can hold it."""
-        return {"since": self._since, "looks": self._looks, "most_active": self._most_active}
+        return {
+            "since": dict(self._since),
+            "looks": dict(self._looks),
+            "most_active": self._most_active,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to what `state_dict` returned."""
