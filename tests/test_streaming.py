@@ -17,11 +17,17 @@ from audiovae.streaming import decode_blocks, encode_blocks, reconstruct_blocks
 CHUNKS = (None, 1, 7)
 
 
-@pytest.fixture(scope="module", params=models.PRESETS)
+KINDS = {name: (name, {"size": 0}) for name in models.PRESETS} | {
+    "causal": ("spec_frame", {"size": 0, "causal": True}),
+    "mdct": ("spec_frame", {"size": 0, "front_end": "mdct", "channels": 1}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
 def model(request: pytest.FixtureRequest) -> Autoencoder:
-    """Every family at size 0, with weights large enough that edges matter."""
+    """Every family at size 0."""
     torch.manual_seed(0)
-    return models.build(models.resolve(request.param, {"size": 0})).eval()
+    return models.build(models.resolve(*request.param)).eval()
 
 
 def sound(model: Autoencoder, frames: float) -> Tensor:
@@ -76,13 +82,13 @@ def test_decoding_in_blocks_equals_decoding_in_one_piece(
 
 
 def test_default_chunks_join_without_a_seam(model: Autoencoder) -> None:
-    """Long enough for three chunks of the default size each way."""
-    halo = sum(model.encoder_context) // model.hop_length + sum(model.decoder_context)
-    x = sound(model, 3 * max(4 * halo, 32) + 0.5)
+    """Long enough for two chunks of the default size each way."""
+    halo = max(sum(model.encoder_context) // model.hop_length, sum(model.decoder_context))
+    x = sound(model, 1.1 * max(8 * (halo + 1), 32))
     with torch.inference_mode():
         whole = model(x[None]).x_hat[0]
     chunks = list(reconstruct_blocks(model, cut(x, longest=50_000)))
-    assert len(chunks) > 2
+    assert len(chunks) > 1
     assert_equal(torch.cat(chunks, -1), whole)
 
 
