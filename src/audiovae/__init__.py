@@ -17,34 +17,50 @@ if TYPE_CHECKING:
     from audiovae.api.coding import decode, encode, reconstruct
     from audiovae.api.data import scan
     from audiovae.api.demo import demo
+    from audiovae.api.evaluation import diagnose, info
     from audiovae.api.generation import interpolate, sample
-    from audiovae.api.inspection import diagnose, info, load
     from audiovae.api.training import train
-    from audiovae.models.base import Autoencoder
+    from audiovae.audio.io import Sound
+    from audiovae.checkpoint import load
+    from audiovae.models import Autoencoder
 
 __version__ = "0.1.0"
 
 # The verbs, in the order of a first session: (words on the command line, module, what it does).
 # A line here is all that a new verb needs to be a Python name and a command; its name is the last word.
 VERBS = {
-    "demo": ("audiovae.api.demo", "Train on instrument notes for minutes and write a page to listen to."),
+    "demo": (
+        "audiovae.api.demo",
+        "Train on instrument notes for minutes and write a page to listen to.",
+    ),
     "data scan": ("audiovae.api.data", "List the sounds of a folder, each with its verdict."),
     "train": ("audiovae.api.training", "Train a model on a folder of sounds or on built-in data."),
-    "info": ("audiovae.api.inspection", "Say what a model or a preset is, in numbers."),
+    "info": ("audiovae.api.evaluation", "Say what a model or a preset is, in numbers."),
     "encode": ("audiovae.api.coding", "Turn a sound into a latent."),
     "decode": ("audiovae.api.coding", "Turn a latent back into a sound."),
-    "reconstruct": ("audiovae.api.coding", "Send a sound, or a folder of sounds, through a model and back."),
+    "reconstruct": (
+        "audiovae.api.coding",
+        "Send a sound, or a folder of sounds, through a model and back.",
+    ),
     "sample": ("audiovae.api.generation", "Draw new sounds from a model's prior."),
-    "interpolate": ("audiovae.api.generation", "Walk from one sound to another through the latent space."),
-    "diagnose": ("audiovae.api.inspection", "Measure what each latent dimension carries on some data."),
+    "interpolate": (
+        "audiovae.api.generation",
+        "Walk from one sound to another through the latent space.",
+    ),
+    "diagnose": (
+        "audiovae.api.evaluation",
+        "Measure what each latent dimension carries on some data.",
+    ),
 }
 _MODULES = {words.split()[-1]: module for words, (module, _) in VERBS.items()} | {
-    "load": "audiovae.api.inspection",
-    "Autoencoder": "audiovae.models.base",
+    "load": "audiovae.checkpoint",
+    "Autoencoder": "audiovae.models",
+    "Sound": "audiovae.audio.io",
 }
 
 __all__ = [
     "Autoencoder",
+    "Sound",
     "decode",
     "demo",
     "diagnose",

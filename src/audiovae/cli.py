@@ -11,17 +11,22 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, ValidationError
+from pydantic_core import PydanticUndefined
 
 import audiovae
 from audiovae.api.shell import Choice, Fields, Shell
 from audiovae.errors import AudioVaeError, ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from audiovae.config import Config
 
 CHOICES = ("model", "data")  # flags that name something and give it options
 HELP = "Variational autoencoders for audio: from a folder of recordings to a trained model, and back to sound."
@@ -100,6 +105,7 @@ def _app() -> App:
         help_epilogue=EPILOGUE,
         version=audiovae.__version__,
         result_action="return_value",
+        default_parameter=Parameter(negative_iterable=()),
         suppress_keyboard_interrupt=False,
     )
     for place, (words, (_, summary)) in enumerate(audiovae.VERBS.items()):
@@ -156,9 +162,13 @@ def _flags(parameter: inspect.Parameter, taken: set[str]) -> Iterator[inspect.Pa
     notes = get_args(parameter.annotation) if get_origin(parameter.annotation) is Annotated else ()
     for note in notes:
         if isinstance(note, Fields):
+            remarks = _remarks(note.config)
             for name, field in note.config.model_fields.items():
                 if name not in taken:
-                    yield _flag(name, field.annotation, None, help=field.description)
+                    default = "" if field.default in (None, PydanticUndefined) else field.default
+                    shown = f"[default: {default}]" if default != "" else ""
+                    help = f"{remarks.get(name, '')} {shown}".strip()
+                    yield _flag(name, field.annotation, None, help=help)
             return
         if isinstance(note, Shell):
             if note.type is not None:
@@ -166,6 +176,12 @@ def _flags(parameter: inspect.Parameter, taken: set[str]) -> Iterator[inspect.Pa
                 yield _flag(parameter.name, note.type, default, parameter.kind, note.help)
             return
     yield _flag(parameter.name, parameter.annotation, parameter.default, parameter.kind)
+
+
+def _remarks(config: type[Config]) -> dict[str, str]:
+    """The comments beside the fields of a config, which say what they are and in which unit."""
+    line = re.compile(r"^    (\w+): .*#\s*(.+)$", re.MULTILINE)
+    return dict(line.findall(inspect.getsource(config)))
 
 
 def _flag(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from audiovae.api.choices import model_config
+from audiovae.api.choices import data_config, model_config
 from audiovae.api.latent import hash_of
-from audiovae.api.opening import open_model
+from audiovae.api.opening import computing, open_model
+from audiovae.api.parameters import AnyModel, DataChoice, Device, Threads
 from audiovae.api.shell import Choice, Shell
 from audiovae.config import Config
+from audiovae.data import open_dataset
+from audiovae.errors import ConfigError, LatentError
 from audiovae.models import PRESETS, Autoencoder, build
+from audiovae.training.diagnostics import ACTIVE_VARIANCE, CollapseAlarm, LatentMeter
 
 
 class Info(NamedTuple):
@@ -84,3 +90,74 @@ def _described(model: Any) -> Autoencoder:
         return open_model(model, "cpu")
     with torch.device("meta"):
         return build(model_config(model))
+
+
+class Diagnosis(NamedTuple):
+    """What the latent of a model carries on some data."""
+
+    kl: Tensor  # [D], nats per frame
+    mean_variance: Tensor  # [D], variance of the posterior mean
+    active_units: int  # dimensions with a mean_variance above 0.01
+    bits_per_second: float
+    alarms: tuple[str, ...]  # what is wrong and what to do; empty if nothing is
+
+    def describe(self) -> str:
+        """A table for people: the dimensions by what they carry, then the sums."""
+        order = self.kl.argsort(descending=True).tolist()
+        rows = [
+            f"{dim:9}  {self.kl[dim] / math.log(2):14.4f}  {self.mean_variance[dim]:13.4f}"
+            + ("" if self.mean_variance[dim] > ACTIVE_VARIANCE else "  inactive")
+            for dim in order
+        ]
+        return "\n".join(
+            [
+                "dimension  bits per frame  var. of mean",
+                *rows,
+                f"{self.active_units} of {len(order)} dimensions are active, "
+                f"{self.bits_per_second:,.0f} bits per second",
+                *self.alarms,
+            ]
+        )
+
+
+def diagnose(
+    model: AnyModel,
+    data: DataChoice,
+    *,
+    clips: Annotated[int, Shell(int, "How many validation clips to look at, at most.")] = 64,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> Diagnosis:
+    """Measure what each latent dimension carries on some data.
+
+    On the validation clips of the data: the KL of each dimension, how much its mean varies, and whether the latent
+    has collapsed.
+    """
+    if clips < 1:
+        raise ConfigError(f"clips must be at least 1, got {clips}")
+    with computing(threads):
+        opened = open_model(model, device)
+        dataset = open_dataset(
+            data_config(data),
+            sample_rate=opened.sample_rate,
+            channels=opened.channels,
+            multiple_of=opened.hop_length,
+        )
+        meter = LatentMeter(opened.latent_dim, opened.frame_rate)
+        place = next(opened.parameters()).device
+        for batch in dataset.valid_batches(1):
+            bottled = opened.encode(batch.x.to(place))
+            if bottled.moments is None:
+                raise LatentError("the model has no Gaussian latent to diagnose")
+            meter.update(*bottled.moments)
+            clips -= 1
+            if clips == 0:
+                break
+    statistics = meter.statistics()
+    return Diagnosis(
+        kl=statistics.kl,
+        mean_variance=statistics.mean_variance,
+        active_units=meter.active_units,
+        bits_per_second=meter.bits_per_second,
+        alarms=tuple(CollapseAlarm(patience=1).update(0, meter)),
+    )

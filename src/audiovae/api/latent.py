@@ -7,7 +7,7 @@ looked at without its model and refuses to be decoded by another one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import safetensors
 import safetensors.torch
@@ -77,12 +77,12 @@ def read_latent(path: str | Path) -> Latent:
                 raise LatentError(
                     f"{name} has format {header['format']}, this audiovae reads up to {FORMAT}; update audiovae"
                 )
-            numbers = {
-                field: int(header[field]) if kind == "int" else header[field]
-                for field, kind in Latent.__annotations__.items()
-                if field != "z"
+            fields = {
+                name: kind(header[name])
+                for name, kind in get_type_hints(Latent).items()
+                if name != "z"
             }
-            latent = Latent(z=file.get_tensor("z"), **numbers)
+            latent = Latent(z=file.get_tensor("z"), **fields)
     except FileNotFoundError:
         raise LatentError(f"there is no file {name}") from None
     except OSError as error:

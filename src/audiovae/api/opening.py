@@ -16,6 +16,7 @@ from audiovae.api.parameters import Device
 from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
 from audiovae.errors import AudioError, ConfigError
 from audiovae.models import Autoencoder
+from audiovae.training.run import choose_device
 
 BLOCK = 1 << 17  # samples read at once: 3 s at 44.1 kHz
 
@@ -32,8 +33,8 @@ class Source(NamedTuple):
 def open_model(model: Autoencoder | str | Path, device: Device = "auto") -> Autoencoder:
     """Load a model on a device; one that is loaded already stays as it is, on "auto" also where it is."""
     if not isinstance(model, Autoencoder):
-        return checkpoint.load(model, device=pick_device(device))
-    return model if device == "auto" else model.to(pick_device(device))
+        return checkpoint.load(model, device=choose_device(device))
+    return model if device == "auto" else model.to(choose_device(device))
 
 
 def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = False) -> Source:
@@ -70,24 +71,6 @@ def as_samples(array: Any) -> Tensor:
     if not array.isfinite().all():
         raise AudioError("the samples hold NaN or Inf")
     return array.detach().reshape(-1, array.shape[-1]).to("cpu", torch.float32)
-
-
-def pick_device(name: Device) -> torch.device:
-    """The device that a name means; "auto" is the first there of cuda, mps, cpu."""
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(device for device, is_there in there.items() if is_there))
-    if name not in there:
-        raise ConfigError(f"device must be auto, cpu, cuda or mps, got '{name}'")
-    if not there[name]:
-        raise ConfigError(
-            f"there is no {name} device here; use cpu, or auto for the best that is there"
-        )
-    return torch.device(name)
 
 
 @contextmanager

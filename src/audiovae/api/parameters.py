@@ -47,3 +47,4 @@ Device = Annotated[
 ]
 Threads = Annotated[int | None, Shell(int, "Processor threads to compute with.")]
 Seed = Annotated[int, Shell(int, "The same number draws the same sounds.")]
+Quiet = Annotated[bool, Shell(bool, "Print nothing but errors.")]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from audiovae.api.choices import data_config, merged, model_config, overlaid
-from audiovae.api.parameters import DataChoice, ModelChoice
+from audiovae.api.parameters import DataChoice, ModelChoice, Quiet
 from audiovae.api.shell import Fields, Shell
 from audiovae.config import parse, read_toml
-from audiovae.training.config import RunRecord, TrainConfig
+from audiovae.training.config import TrainConfig
 from audiovae.training.run import run
 
 
@@ -30,7 +29,7 @@ def train(
     resume: Annotated[
         bool, Shell(bool, "Go on from the newest whole checkpoint of --out.")
     ] = False,
-    quiet: bool = False,
+    quiet: Quiet = False,
     **settings: Annotated[Any, Fields(TrainConfig)],
 ) -> Path:
     """Train a model on a folder of sounds or on built-in data.
@@ -39,30 +38,17 @@ def train(
     folder, which `load` and every other verb takes as a model.
     """
     given = overlaid(read_toml(Path(file)) if file is not None else {}, settings)
-    given["model"] = merged(given.get("model"), model)
-    given["data"] = merged(given.get("data"), data)
-    stored = RunRecord.read(Path(out)) if resume and out is not None else None
-    config = _config(given, stored.config if stored else None)
-    return run(config, out if out is not None else _run_folder(config), resume=resume, quiet=quiet)
-
-
-def _config(given: Mapping[str, Any], stored: TrainConfig | None) -> TrainConfig:
-    """The whole of a run's settings: what is given, over what a resumed run has stored."""
-    base = {name: getattr(stored, name) for name in TrainConfig.model_fields} if stored else {}
-    table = overlaid(
-        {name: _table(value) for name, value in base.items()},
-        {name: value for name, value in given.items() if value is not None},
-    )
-    for name, choose in (("model", model_config), ("data", data_config)):
-        named = given.get(name)
-        table[name] = choose(base.get(name) if named is None else named)
-    config: TrainConfig = parse(TrainConfig, table)
-    return config
-
-
-def _table(value: Any) -> Any:
-    """A nested config as a table."""
-    return value.model_dump() if hasattr(value, "model_dump") else value
+    chosen = {
+        "model": merged(given.get("model"), model),
+        "data": merged(given.get("data"), data),
+    }
+    if chosen["model"] is not None:
+        given["model"] = model_config(chosen["model"])
+    if chosen["data"] is not None:
+        given["data"] = data_config(chosen["data"])
+    config: TrainConfig | None = parse(TrainConfig, given) if given else None
+    folder = Path(out) if out is not None else _run_folder(config or TrainConfig())
+    return run(config, folder, resume=resume, quiet=quiet)
 
 
 def _run_folder(config: TrainConfig) -> Path:
