@@ -194,7 +194,11 @@ def test_progress_is_shown_on_a_terminal_only(
     scan_folder(str(tmp_path))
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    sound(tmp_path / "y.wav")
     scan_folder(str(tmp_path), quiet=True)
     assert capsys.readouterr() == ("", "")
+    sound(tmp_path / "z.wav")
     scan_folder(str(tmp_path))
     assert "scan" in capsys.readouterr().err
+    scan_folder(str(tmp_path))
+    assert capsys.readouterr().err == ""  # nothing new, nothing to wait for

@@ -32,8 +32,9 @@ class UnusableFileError(AudioError):
 
 
 def shown(path: FilePath) -> str:
-    """A path as it can be printed anywhere, also if its bytes are not UTF-8."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path as it can be printed anywhere: bytes that are not UTF-8 and line ends are escaped."""
+    letters = os.fspath(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in letters)
 
 
 def open_sound(path: FilePath) -> soundfile.SoundFile:

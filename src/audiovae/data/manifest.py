@@ -60,6 +60,11 @@ class Manifest(NamedTuple):
         return [entry for entry in self.entries if entry.verdict == "ok"]
 
     @property
+    def left_out(self) -> list[Entry]:
+        """The files that are not used; each says why."""
+        return [entry for entry in self.entries if entry.verdict != "ok"]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over all that crops depend on; the place of the folder is no part of it."""
         facts = [(e.path, e.pcm_sha256, e.frames, e.sample_rate, e.split) for e in self.usable]
@@ -74,7 +79,7 @@ class Manifest(NamedTuple):
         """One line: how many files are used, how long they are, why others are not."""
         usable = self.usable
         minutes = sum(entry.duration_seconds for entry in usable) / 60
-        counts = Counter(e.verdict for e in self.entries if e.verdict != "ok")
+        counts: Counter[str] = Counter(entry.verdict for entry in self.left_out)
         left_out = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
         return (
             f"{shown(self.folder)}: {len(usable)} of {len(self.entries)} files usable, "

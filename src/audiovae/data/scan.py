@@ -70,15 +70,17 @@ def listen(folder: str, *, quiet: bool = False) -> list[Entry]:
     """Examine every file below a folder, in order of their names, remembering what was found."""
     if not os.path.isdir(folder):
         raise DataError(f"there is no folder {shown(folder)}")
-    paths = sorted(walk(folder), key=os.fsencode)
-    memory = _Memory(os.path.realpath(folder))
+    memory = _Memory(folder)
+    entries = {path: memory.recall(path) for path in sorted(walk(folder), key=os.fsencode)}
+    new = [path for path, entry in entries.items() if entry is None]
     workers = min(8, os.cpu_count() or 1)  # decoding and hashing let go of the interpreter
+    console = Console(stderr=True)
     with memory, ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda path: memory.recall(folder, path), paths)
-        console = Console(stderr=True, quiet=quiet)
-        shown_progress = console.is_terminal and not quiet
-        listed = track(found, f"scan {shown(folder)}", len(paths), console=console)
-        return list(listed if shown_progress else found)
+        found: Iterable[Entry] = pool.map(memory.learn, new)
+        if new and console.is_terminal and not quiet:
+            found = track(found, f"scan {shown(folder)}", len(new), console=console)
+        entries.update(zip(new, found, strict=True))
+    return [entry for entry in entries.values() if entry]
 
 
 def walk(folder: str) -> Iterator[str]:
@@ -137,26 +139,33 @@ class _Memory:
     """What earlier scans of a folder found, in one file of the cache; lines are added as they come."""
 
     def __init__(self, folder: str) -> None:
-        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        self.folder = folder
+        name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
         self.path = cache_folder("scans") / f"{name}.jsonl"
         self.known: dict[str, tuple[list[int], Entry]] = {}
         for line in self._lines():
             self.known[line["entry"]["path"]] = (line["stamp"], Entry(**line["entry"]))
 
-    def recall(self, folder: str, path: str) -> Entry:
-        """The entry of a file: the remembered one if the file is unchanged, else a fresh one."""
-        try:
-            at = os.stat(os.path.join(folder, path))
-            stamp = [at.st_size, at.st_mtime_ns]
-        except OSError:
-            return examine(folder, path)
-        stamped = self.known.get(path)
-        if stamped and stamped[0] == stamp:
-            return stamped[1]
-        entry = examine(folder, path)
+    def recall(self, path: str) -> Entry | None:
+        """What is known of a file, if it did not change since."""
+        stamp, entry = self.known.get(path, (None, None))
+        return entry if stamp is not None and stamp == self._stamp(path) else None
+
+    def learn(self, path: str) -> Entry:
+        """Examine a file and remember what was found."""
+        stamp = self._stamp(path)  # taken before: a file that changes meanwhile is read again
+        entry = examine(self.folder, path)
         if entry.verdict not in ("unreadable", "not a file"):  # rights change without a new time
             self._append({"format": KNOWN_FORMAT, "stamp": stamp, "entry": entry._asdict()})
         return entry
+
+    def _stamp(self, path: str) -> list[int] | None:
+        """Size and time of change of a file; None if it is gone."""
+        try:
+            at = os.stat(os.path.join(self.folder, path))
+        except OSError:
+            return None
+        return [at.st_size, at.st_mtime_ns]
 
     def __enter__(self) -> _Memory:
         self._file = open(self.path, "ab")
