@@ -131,10 +131,13 @@ class RunFolder:
         return self.path / "checkpoints" / f"step_{step:08d}"
 
     def _point_to_best(self, standing: Standing) -> None:
-        if standing.best is None:
-            return
-        with replacing(self.path / "checkpoints" / "best") as temporary:
-            temporary.write_text(self._folder(standing.best.step).name + "\n", encoding="utf-8")
+        """Name the best folder; written from the standing, so a run that was cut off between the two is mended."""
+        pointer, name = self.path / "checkpoints" / "best", ""
+        if standing.best is not None:
+            name = self._folder(standing.best.step).name + "\n"
+        if name and not (pointer.exists() and pointer.read_text(encoding="utf-8") == name):
+            with replacing(pointer) as temporary:
+                temporary.write_text(name, encoding="utf-8")
 
     def _prune(self, standing: Standing) -> None:
         kept = {self._folder(standing.best.step)} if standing.best else set()

@@ -8,6 +8,7 @@ Each takes its share of the items of a step.  Items are numbered over all proces
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
@@ -51,9 +52,11 @@ class World(NamedTuple):
         if self.size == 1:
             return module
         ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # the new name of broadcast_buffers is not in torch 2.10
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; the same answer in all."""

@@ -1,0 +1,76 @@
+"""Two processes do what one process does with two micro-batches, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiovae.errors import ConfigError
+from audiovae.training import TrainConfig, run
+from audiovae.training.distributed import ALONE, World
+
+Tiny = Callable[..., TrainConfig]
+
+
+def in_two_processes(child: Any, work: Callable[[], object]) -> list[int]:
+    """Run the work as torchrun would in two processes; return their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    started = [child(work, RANK=str(n), LOCAL_RANK=str(n), **rendezvous) for n in range(2)]
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+
+
+def test_two_processes_equal_two_micro_batches(
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any
+) -> None:
+    one = run(tiny(accumulate=2, steps=12), tmp_path / "one", quiet=True)
+    two = tmp_path / "two"
+    assert in_two_processes(child, lambda: run(tiny(steps=12), two, quiet=True)) == [0, 0]
+    assert ended(two).differs_from(ended(one)) == []
+    logs = [[line.split('"rate"')[0] for line in open(f / "log.jsonl")] for f in (one, two)]
+    assert logs[0] == logs[1]
+
+
+def test_two_processes_resume_and_skip_together(
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any, poison: Any
+) -> None:
+    poison({3, 9})  # item 0: the first process's; the second must skip it too
+    settings = tiny(steps=12)
+    one = run(tiny(accumulate=2, steps=12), tmp_path / "one", quiet=True)
+    two = tmp_path / "two"
+
+    def die_at_step_7() -> None:
+        poison({3, 9}, dies_at=7)
+        run(settings, two, quiet=True)
+
+    assert in_two_processes(child, die_at_step_7) != [0, 0]
+    assert in_two_processes(child, lambda: run(settings, two, resume=True, quiet=True)) == [0, 0]
+    assert ended(two).differs_from(ended(one)) == []
+    assert [line for line in open(two / "log.jsonl") if "skipped" in line] == [
+        line for line in open(one / "log.jsonl") if "skipped" in line
+    ]
+
+
+def test_shares_number_the_items_over_all_processes() -> None:
+    shares = [World(rank, 2).share(12, 3) for rank in range(2)]
+    assert [item for share in shares for part in share for item in part] == list(range(12))
+    assert {len(part) for share in shares for part in share} == {2}
+
+
+def test_items_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size 10 does not divide .* 4 process.* is 12"):
+        World(0, 4).share(10, 1)
+
+
+def test_alone_every_answer_is_ones_own() -> None:
+    assert ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.mean([1.0, 2.0]) == [1.0, 2.0]
+    assert ALONE.gather("a") == ["a"]
+    assert ALONE.from_first(lambda: 3) == ALONE.first_goes_first(lambda: 3) == 3
