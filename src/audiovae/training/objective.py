@@ -169,7 +169,7 @@ class Objective(nn.Module):
 
     def state_dict(self) -> dict[str, float]:  # type: ignore[override]
         """The two numbers, as JSON can hold them without loss."""
-        return {"log_control": float(self.log_control), "log_sigma": float(self.log_sigma)}
+        return {"log_control": float(self.log_control), "log_sigma": float(self.log_sigma.detach())}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:  # type: ignore[override]
         """Go back to what `state_dict` returned."""
