@@ -110,6 +110,30 @@ def test_a_bad_file_is_refused_with_its_reason(name: str, tmp_path: Path) -> Non
     assert entry.reason
 
 
+@pytest.mark.parametrize(
+    ("format", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("RF64", "PCM_24"),
+        ("AIFF", "PCM_24"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_no_length_of_a_cut_file_passes(format: str, subtype: str, tmp_path: Path) -> None:
+    whole = encoded(format, subtype, NOISE[:1_500], 48_000)
+    path = tmp_path / "x"
+    path.write_bytes(whole)
+    assert read(path).samples.shape == (2, 1_500)
+    for size in [*range(0, 60, 3), *range(60, len(whole), len(whole) // 40), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UnusableFileError):
+            read(path)
+
+
 def test_what_is_not_a_file_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")  # opening it would wait for ever
     (tmp_path / "zero.wav").symlink_to("/dev/zero")

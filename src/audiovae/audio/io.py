@@ -29,6 +29,23 @@ from audiovae.audio.opening import (
 from audiovae.errors import AudioError, OutputError, did_you_mean
 from audiovae.paths import replacing
 
+__all__ = [
+    "BlockWriter",
+    "FORMATS",
+    "FilePath",
+    "Sound",
+    "SoundInfo",
+    "UnusableFileError",
+    "expect_channels",
+    "expect_free",
+    "inspect",
+    "read",
+    "read_blocks",
+    "shown",
+    "to_channels",
+    "write",
+]
+
 FORMATS = {  # by suffix: libsndfile's container and the coding it gets by default
     ".wav": ("WAV", "PCM_24"),
     ".rf64": ("RF64", "PCM_24"),  # a WAV without its limit of 4 GiB

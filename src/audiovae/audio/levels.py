@@ -6,8 +6,6 @@ import math
 
 from torch import Tensor
 
-SILENCE_DB = -60.0  # an RMS below it is silence: the noise of a quiet room in a 16-bit recording
-
 
 def peak(x: Tensor) -> float:
     """The largest absolute sample, full scale is 1; 0 for no samples."""
@@ -19,13 +17,13 @@ def rms(x: Tensor) -> float:
     return math.sqrt(float(x.double().square().mean())) if x.numel() else 0.0
 
 
-def decibels(amplitude: float) -> float:
+def decibels(value: float) -> float:
     """An amplitude in dB of full scale, -inf for 0.
 
     >>> decibels(0.5)
     -6.020599913279624
     """
-    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
+    return 20 * math.log10(value) if value > 0 else -math.inf
 
 
 def amplitude(level_db: float) -> float:
@@ -35,8 +33,3 @@ def amplitude(level_db: float) -> float:
     0.1
     """
     return float(10 ** (level_db / 20))
-
-
-def is_silent(x: Tensor, below_db: float = SILENCE_DB) -> bool:
-    """Whether the RMS of x is below a level in dB of full scale."""
-    return decibels(rms(x)) < below_db
