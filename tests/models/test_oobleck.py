@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from audiovae.bottlenecks import GaussianConfig
 from audiovae.errors import AudioError, ConfigError
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
-from audiovae.nn.conv import inputs_of, up_conv
 from audiovae.nn.noise import generators
-from audiovae.nn.snake import Snake
 
 CONFIGS = {
     "even": OobleckConfig(
@@ -88,15 +86,6 @@ def test_receptive_field_and_delay_follow_from_the_contexts() -> None:
     assert model.receptive_field == 2 * model.delay - 2046
 
 
-@pytest.mark.parametrize(
-    ("stride", "outputs", "inputs"), [(4, (0, 3), (-1, 1)), (3, (0, 2), (-1, 1))]
-)
-def test_transposed_convolution_reaches_back_to_its_inputs(
-    stride: int, outputs: tuple[int, int], inputs: tuple[int, int]
-) -> None:
-    assert inputs_of(up_conv(1, 1, stride), *outputs) == inputs
-
-
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_every_length_comes_back_as_it_was(config: OobleckConfig) -> None:
     model, hop = Oobleck(config), config.hop_length
@@ -132,15 +121,6 @@ def test_sigma_of_softplus_has_its_floor_and_a_gradient_everywhere() -> None:
     torch.testing.assert_close((bottled.moments[1][0, 0] / 2).exp(), expected)
     bottled.terms["kl"].backward()
     assert h.grad is not None and h.grad.isfinite().all()
-
-
-def test_snake_starts_as_x_plus_sine_squared_and_repeats_with_pi_over_alpha() -> None:
-    snake, x = Snake(1), torch.linspace(-3, 3, 31)[None, None]
-    torch.testing.assert_close(snake(x), x + torch.sin(x) ** 2)
-    with torch.no_grad():
-        snake.log_alpha.fill_(1.0)
-    period = torch.pi / torch.e
-    torch.testing.assert_close(snake(x + period), snake(x) + period)
 
 
 def test_one_step_lowers_the_loss_and_reaches_every_weight() -> None:
