@@ -116,30 +116,24 @@ def write_folder(folder: Path, contents: Mapping[str, Any], *, replace: bool = F
     """
     if folder.exists() and not replace:
         raise OutputError(f"{folder} exists; name another folder, or say that it may be replaced")
-    files = {name: pack(name, content) for name, content in contents.items()}
-    listed = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
-    manifest = {
-        "format": FORMAT,
-        "audiovae": __version__,
-        "torch": torch.__version__,
-        "files": listed,
-    }
-    manifest["digest"] = _sha256(_dump(manifest))
+    files = _packed(contents)
     new, old = (folder.with_name(f".{folder.name}.{word}.tmp") for word in ("new", "old"))
+    placed = False
     try:
         remove_temporary(folder.parent, folder.name)
         new.mkdir(parents=True)
-        for name, data in [*files.items(), (MANIFEST, _dump(manifest))]:
+        for name, data in files.items():
             _write_synced(new / name, data)
         _sync_folder(new)
         if folder.exists():
             os.rename(folder, old)
         os.rename(new, folder)
+        placed = True
         _sync_folder(folder.parent)
     except OSError as error:
-        if old.exists() and not folder.exists():
+        shutil.rmtree(folder if placed else new, ignore_errors=True)
+        if old.exists():
             os.rename(old, folder)
-        shutil.rmtree(new, ignore_errors=True)
         raise OutputError(
             f"cannot write {folder}: {error.strerror}; it is as it was before"
         ) from error
@@ -156,14 +150,23 @@ def remove_temporary(parent: Path, name: str = "step_*") -> None:
         shutil.rmtree(stale)
 
 
-def pack(name: str, content: Any) -> bytes:
-    """The bytes of a file: safetensors or JSON by its name, the same for the same content."""
-    if not name.endswith(".safetensors"):
-        return _dump(content)
-    # cloned, because safetensors refuses tensors that share memory (tied weights)
-    return safetensors.torch.save(
-        {key: tensor.detach().cpu().contiguous().clone() for key, tensor in content.items()}
-    )
+def _packed(contents: Mapping[str, Any]) -> dict[str, bytes]:
+    """The bytes of every file, the same for the same content, and of the manifest, which is the last."""
+    files = {}
+    for name, content in contents.items():
+        if name.endswith(".safetensors"):
+            # cloned, because safetensors refuses tensors that share memory (tied weights)
+            whole = {key: t.detach().cpu().contiguous().clone() for key, t in content.items()}
+            files[name] = safetensors.torch.save(whole)
+        else:
+            files[name] = _dump(content)
+    manifest = {
+        "format": FORMAT,
+        "audiovae": __version__,
+        "torch": torch.__version__,
+        "files": {n: {"bytes": len(data), "sha256": _sha256(data)} for n, data in files.items()},
+    }
+    return files | {MANIFEST: _dump(manifest | {"digest": _sha256(_dump(manifest))})}
 
 
 def _dump(values: Any) -> bytes:
