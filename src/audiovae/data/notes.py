@@ -64,7 +64,7 @@ class NotesData(DataSettings):
     hold_seconds: float = Field(1.25, gt=0, le=60)  # from note-on to note-off
     release_seconds: float = Field(0.5, ge=0, le=60)
     valid_share: float = Field(0.05, gt=0, le=0.5)  # of the (program, pitch) pairs
-    valid_crops: int = Field(128, ge=1)  # at most; the other held-out notes are not used
+    valid_crops: int = Field(64, ge=1)  # at most; the other held-out notes are not used
     augment: Augment = Augment()
 
     @model_validator(mode="after")
@@ -90,6 +90,16 @@ class Note(NamedTuple):
     def family(self) -> str:
         """The General MIDI family, such as "guitar"."""
         return FAMILIES[self.program // 8]
+
+    @property
+    def pitch_name(self) -> str:
+        """The pitch as musicians say it, such as "C4" for 60.
+
+        >>> Note(0, 70, 100, "Piano").pitch_name
+        'A#4'
+        """
+        names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+        return f"{names[self.pitch % 12]}{self.pitch // 12 - 1}"
 
 
 def open_notes(

@@ -98,7 +98,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     >>> ticks(0.0, 9.2)
     [0.0, 2.5, 5.0, 7.5, 10.0]
     """
-    span = high - low or abs(high) or 1.0
+    span = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)  # equal values want ticks too
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power * about >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
