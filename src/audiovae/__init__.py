@@ -33,7 +33,10 @@ VERBS = {
         "audiovae.api.demo",
         "Train on instrument notes for minutes and write a page to listen to.",
     ),
-    "data scan": ("audiovae.api.data", "List the sounds of a folder, each with its verdict."),
+    "data scan": (
+        "audiovae.api.data",
+        "Listen to every file below a folder and say which can be trained on, and why others cannot.",
+    ),
     "train": ("audiovae.api.training", "Train a model on a folder of sounds or on built-in data."),
     "info": ("audiovae.api.evaluation", "Say what a model or a preset is, in numbers."),
     "encode": ("audiovae.api.coding", "Turn a sound into a latent."),

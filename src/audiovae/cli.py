@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
+import pydantic
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, ValidationError
 from pydantic_core import PydanticUndefined
 
@@ -39,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     try:
         _app()(join_choices(words), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except AudioVaeError as error:
         return _refuse(str(error))
     except UnknownCommandError as error:  # its own text would import every verb
@@ -227,7 +229,7 @@ def _tell(result: Any, out: Path | None) -> None:
 def _field_errors(error: ValidationError) -> str:
     """What pydantic says of a flag, in one line."""
     cause = error.__cause__
-    if not hasattr(cause, "errors"):
+    if not isinstance(cause, pydantic.ValidationError):
         return str(error)
     where = error.argument.name if error.argument else ""
     return "; ".join(

@@ -116,12 +116,13 @@ def interpolate(
     with computing(threads):
         sources = [open_source(sound, sample_rate) for sound in (a, b)]
         opened = open_model(model, device)
-        ends = [encoded(opened, source)[None] for source in sources]  # [1, D, F] each
+        first, last = (encoded(opened, source)[None] for source in sources)  # [1, D, F] each
         rate = opened.sample_rate
         lengths = [resampled_length(s.frames, s.sample_rate, rate) for s in sources]
+        path: Literal["linear", "spherical"] = "spherical" if spherical else "linear"
         sounds = []
         for share in torch.linspace(0, 1, steps, dtype=torch.float64).tolist():
-            z = latents.interpolate(*ends, share, path="spherical" if spherical else "linear")[0]
+            z = latents.interpolate(first, last, share, path=path)[0]
             length = round((1 - share) * lengths[0] + share * lengths[1])
             sounds.append(_sound(opened, z, min(length, z.shape[-1] * opened.hop_length)))
     _write_all(targets, sounds, subtype, force)

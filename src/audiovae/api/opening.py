@@ -55,7 +55,8 @@ def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = 
     if rate is None:
         raise AudioError("an array does not say how fast it goes: give sample_rate=, in Hz")
     expect_channels("the array", len(samples), per_channel)
-    return Source(rate, *samples.shape, lambda: iter(samples.split(BLOCK, dim=1)))
+    channels, frames = samples.shape
+    return Source(rate, channels, frames, lambda: iter(samples.split(BLOCK, dim=1)))
 
 
 def as_samples(array: Any) -> Tensor:
