@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from audiovae.bottlenecks import Bottled, GaussianConfig
 from audiovae.config import Config
 from audiovae.errors import expect_latent, expect_waveform
+from audiovae.latents import LatentStatistics
 
 
 class ModelConfig(Config):
@@ -61,6 +62,8 @@ class Autoencoder(nn.Module):
     """
 
     config: ModelConfig
+    model_hash: str | None = None  # of the files it was loaded from; None if it was not
+    statistics: LatentStatistics | None = None  # of the latent over the data, where they were stored
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
