@@ -53,15 +53,15 @@ def stretch(z: Tensor, frames: int) -> Tensor:
 
 
 def _turn(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of each frame (Shoemake 1985); linear where the directions are (anti)parallel."""
+    """Spherical interpolation of each frame (Shoemake 1985); linear where no plane lies between the two."""
     directions = [nn.functional.normalize(z, dim=1) for z in (a, b)]
-    cosine = (directions[0] * directions[1]).sum(1, keepdim=True).clamp(-1, 1)  # [B, 1, F]
-    angle = torch.acos(cosine)
-    sine = torch.sin(angle)
-    flat = sine < 1e-4
-    safe = torch.where(flat, 1.0, sine)
-    turned = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / safe
-    return torch.where(flat, torch.lerp(a, b, share), turned)
+    cosine = (directions[0] * directions[1]).sum(1, keepdim=True)  # [B, 1, F]
+    parallel = cosine.abs() > 1 - 1e-6
+    nothing = (a == 0).all(1, keepdim=True) | (b == 0).all(1, keepdim=True)
+    flat = parallel | nothing
+    angle = torch.acos(torch.where(flat, 0.0, cosine))
+    turned = torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b
+    return torch.where(flat, torch.lerp(a, b, share), turned / torch.sin(angle))
 
 
 class LatentStatistics(NamedTuple):

@@ -7,6 +7,7 @@ free     a dimension whose KL, averaged over batch and frames, is below `free` n
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from audiovae.nn.densities import kl_standard_normal
@@ -14,7 +15,8 @@ from audiovae.nn.densities import kl_standard_normal
 
 def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL of each dimension in nats per frame, averaged over batch and frames.  [B, D, F] each -> [D]."""
-    return kl_standard_normal(mu, logvar).mean((0, 2))
+    kind = torch.promote_types(mu.dtype, torch.float32)
+    return kl_standard_normal(mu.to(kind), logvar.to(kind)).mean((0, 2))
 
 
 def kl_rate(mu: Tensor, logvar: Tensor, seconds: float, *, free: float = 0.0) -> Tensor:

@@ -36,8 +36,9 @@ def gaussian_nll(
     perfect reconstruction has no upper bound.  The gradient of a log sigma below the floor is passed on where it would raise it.
     The sum over channels and samples of an item is divided by its seconds, then averaged over the batch.
     """
-    floored = _Floor.apply(log_sigma, log_sigma_floor)  # type: ignore[no-untyped-call]
-    log_prob = gaussian_log_prob(x.float(), x_hat.float(), floored)  # [B, C, T]
+    kind = torch.promote_types(x.dtype, torch.float32)
+    floored = _Floor.apply(log_sigma.to(kind), log_sigma_floor)  # type: ignore[no-untyped-call]
+    log_prob = gaussian_log_prob(x.to(kind), x_hat.to(kind), floored)  # [B, C, T]
     return -log_prob.sum((1, 2)).mean() * (sample_rate / x.shape[-1])
 
 

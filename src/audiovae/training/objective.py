@@ -236,14 +236,13 @@ def _kl(scene: Scene, *, free: bool = False) -> Tensor:
         return scene.out.terms["kl"]
     seconds = scene.x.shape[-1] / scene.sample_rate
     nats = scene.config.free_bits * math.log(2) if free else 0.0
-    mu, logvar = scene.out.moments
-    return kl_rate(mu.float(), logvar.float(), seconds, free=nats)
+    return kl_rate(*scene.out.moments, seconds, free=nats)
 
 
 TERMS: Mapping[str, Callable[[Scene], Tensor]] = {
     "stft": _stft,
     "mel": _mel,
-    "l1": lambda scene: l1(scene.out.x_hat.float(), scene.x.float()),
+    "l1": lambda scene: l1(scene.out.x_hat, scene.x),
     "complex": lambda scene: compressed_complex(scene.spectra, scene.complex_windows),
     "gaussian": _gaussian,
     "kl": _kl,

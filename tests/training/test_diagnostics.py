@@ -1,0 +1,150 @@
+"""The meter in closed form; a real model driven into collapse on purpose, heard, and cured."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audiovae.bottlenecks import Gaussian, GaussianConfig
+from audiovae.config import parse
+from audiovae.models.base import Reconstruction
+from audiovae.nn.noise import generators
+from audiovae.training.diagnostics import CollapseAlarm, LatentMeter
+from audiovae.training.objective import Objective, ObjectiveConfig
+from audiovae.training.schedules import Progress
+
+HOP, RATE, DIMS = 16, 1_600, 4
+
+
+class TinyVae(nn.Module):
+    """A linear VAE on frames of 16 samples that starts near the point where nothing is encoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Conv1d(1, 16, HOP, stride=HOP)
+        self.bottleneck = Gaussian(GaussianConfig(latent_dim=DIMS), 16, RATE / HOP)
+        self.decoder = nn.ConvTranspose1d(DIMS, 1, HOP, stride=HOP)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(0.03)
+
+    def forward(self, x: Tensor, step: int) -> Reconstruction:
+        eps = generators(0, step, items=len(x))
+        bottled = self.bottleneck(self.encoder(x), sample=True, generators=eps)
+        return Reconstruction(self.decoder(bottled.z), *bottled)
+
+
+def two_factors(step: int) -> Tensor:
+    """Frames that are a random mix of two sines, and noise: two of the four dimensions are worth using."""
+    generator = torch.Generator().manual_seed(step)
+    t = torch.arange(HOP) / HOP * 2 * math.pi
+    mix = torch.randn(16, 8, 2, generator=generator) @ torch.stack([t.sin(), (2 * t).cos()])
+    return (mix + 0.3 * torch.randn(16, 8, HOP, generator=generator)).flatten(1).unsqueeze(1)
+
+
+def train(steps: int = 160, **settings: object) -> tuple[LatentMeter, list[list[str]]]:
+    """Train by the ELBO; return the last meter and the alarms of each look."""
+    model = TinyVae()
+    config = parse(ObjectiveConfig, {"name": "elbo", "log_sigma": -1.0, **settings})
+    objective = Objective(config, RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    alarm, alarms, meter = CollapseAlarm(), [], LatentMeter(DIMS, RATE / HOP)
+    for step in range(steps):
+        x = two_factors(step)
+        out = model(x, step)
+        optimizer.zero_grad()
+        objective(out, x, Progress(step, steps, 0)).total.backward()
+        optimizer.step()
+        if (step + 1) % 40 == 0:
+            assert out.moments is not None
+            meter = LatentMeter(DIMS, RATE / HOP)
+            meter.update(*out.moments)
+            alarms.append(alarm.update(step + 1, meter))
+    return meter, alarms
+
+
+BETA = 57.0  # two dimensions are still worth their price, but hard to find from the start
+
+
+def test_a_high_beta_collapses_the_posterior_and_the_alarm_says_so() -> None:
+    meter, alarms = train(beta={"high": BETA})
+    assert meter.bits_per_second < 5
+    assert alarms[0] == []  # one look is not enough
+    (alarm,) = alarms[-1]
+    assert alarm.startswith("posterior-collapse: ")
+    assert "of 4 latent dimensions are active" in alarm
+    assert "since step 40" in alarm
+    assert "objective.free_bits" in alarm
+    assert "objective.beta.kind" in alarm
+
+
+@pytest.mark.parametrize(
+    "cure",
+    [
+        {"beta": {"kind": "linear", "high": BETA, "stop": 0.8}},
+        {"beta": {"kind": "cyclical", "high": BETA, "stop": 1.0, "cycles": 2}},
+        {"beta": {"high": BETA}, "free_bits": 0.2},
+    ],
+    ids=["annealing", "cycles", "free bits"],
+)
+def test_annealing_and_free_bits_cure_it_at_the_same_beta(cure: dict[str, object]) -> None:
+    meter, alarms = train(**cure)
+    assert alarms[-1] == []
+    assert meter.active_units >= 2
+    assert meter.bits_per_second > 10
+
+
+def meter_of(active: int, dims: int = 40) -> LatentMeter:
+    mu = torch.zeros(2, dims, 50)
+    mu[:, :active] = torch.randn(2, active, 50, generator=torch.Generator().manual_seed(0))
+    meter = LatentMeter(dims, 10.0)
+    meter.update(mu, torch.zeros_like(mu))
+    return meter
+
+
+def test_the_meter_in_closed_form() -> None:
+    mu = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 1, 4).expand(3, 2, 4).clone()
+    mu[:, 1] *= 0.09  # variance 0.0081: not active
+    meter = LatentMeter(2, 10.0)
+    for item in mu:
+        meter.update(item[None], torch.zeros(1, 2, 4))
+    torch.testing.assert_close(meter.kl_per_dimension, torch.tensor([0.5, 0.00405]))
+    assert meter.active_units == 1
+    assert meter.bits_per_second == pytest.approx(5.0405 / math.log(2))
+    assert meter.figures() == {
+        "active_units": 1.0,
+        "bits_per_second": pytest.approx(5.0405 / math.log(2)),
+    }
+
+
+def test_a_latent_that_shrinks_is_named() -> None:
+    alarm = CollapseAlarm()
+    assert alarm.update(100, meter_of(32)) == []
+    assert alarm.update(200, meter_of(15)) == []
+    (said,) = alarm.update(300, meter_of(14))
+    assert said.startswith("shrinking-latent: 14 of 40 latent dimensions are active")
+    assert "32 were, since step 200. Beta grows faster" in said
+    assert alarm.update(400, meter_of(16)) == []
+
+
+def test_an_alarm_starts_anew_after_a_good_look() -> None:
+    alarm = CollapseAlarm()
+    for step, active in ((1, 0), (2, 5), (3, 0)):
+        assert alarm.update(step, meter_of(active)) == []
+    assert "since step 3" in alarm.update(4, meter_of(0))[0]
+
+
+def test_a_single_look_at_a_finished_model_is_enough_if_asked() -> None:
+    assert CollapseAlarm(patience=1).update(0, meter_of(1))[0].startswith("posterior-collapse")
+
+
+def test_the_alarms_memory_goes_through_json() -> None:
+    alarm, again = CollapseAlarm(), CollapseAlarm()
+    alarm.update(7, meter_of(0))
+    again.load_state_dict(json.loads(json.dumps(alarm.state_dict())))
+    assert again.update(8, meter_of(0)) == alarm.update(8, meter_of(0)) != []
