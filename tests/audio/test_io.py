@@ -98,6 +98,23 @@ def test_written_in_blocks_is_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "blocks.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
 
 
+def test_long_sounds_go_to_the_encoder_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvorbis keeps the samples of one call on the stack: 4 million of them end the process."""
+    sizes: list[int] = []
+    real = soundfile.SoundFile.write
+
+    def counted(file: soundfile.SoundFile, block: np.ndarray) -> None:
+        sizes.append(len(block))
+        real(file, block)
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", counted)
+    write(tmp_path / "x.ogg", noise(1, 150_000), 8_000)
+    assert max(sizes) <= 65_536
+    assert sum(sizes) == inspect(tmp_path / "x.ogg").frames == 150_000
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), BlockWriter(tmp_path / "x.wav", 44_100, 1) as writer:
         writer.write(noise(1, 100))

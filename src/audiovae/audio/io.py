@@ -56,6 +56,7 @@ FORMATS = {  # by suffix: libsndfile's container and the coding it gets by defau
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
+WRITE_LIMIT = 1 << 16  # samples in one call: libvorbis puts them on the stack, millions crash it
 WAV_LIMIT = 2**32 - 2**16  # bytes of sound: the sizes in a WAV have 32 bits
 
 
@@ -185,7 +186,8 @@ class BlockWriter:
                 f"{shown(self.path)} passes 4 GiB, the limit of a WAV; use .flac or .rf64"
             )
         try:
-            self._file.write(block.T)
+            for first in range(0, block.shape[1], WRITE_LIMIT):
+                self._file.write(block.T[first : first + WRITE_LIMIT])
         except (soundfile.SoundFileError, OSError) as error:
             raise OutputError(f"cannot write {shown(self.path)}: {reason_of(error)}") from None
 
