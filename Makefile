@@ -5,6 +5,7 @@ PY ?= python3
 V := .venv/bin
 PIP := $(V)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 PYTEST := $(V)/python -m pytest -q -n 2 --timeout 600
+BENCHMARKS := code_speed train_step quality_per_minute
 .DEFAULT_GOAL := demo
 .DELETE_ON_ERROR:
 
@@ -40,7 +41,7 @@ check: .venv/.test
 	$(V)/mypy
 
 bench: .venv/.test
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(V)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(V)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv demo dist
