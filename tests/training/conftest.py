@@ -75,7 +75,8 @@ def _ended(run: Path) -> Ended:
     manifest.check()
     tensors = {
         f"{file}:{name}": tensor
-        for file in ("model.safetensors", "training.safetensors")
+        for file in sorted(manifest.files)
+        if file.endswith(".safetensors")
         for name, tensor in manifest.tensors(file).items()
     }
     return Ended(tensors, manifest.json("training.json"))

@@ -160,7 +160,7 @@ def test_validation_measures_the_averaged_weights_on_fixed_clips(tiny: Tiny) -> 
     assert first.score == first.figures["negative_elbo"]
     assert {"mel", "stft", "si_sdr", "active_units", "bits_per_second"} <= first.figures.keys()
     assert len(first.clips) == 3
-    assert task.statistics is not None and len(task.statistics.mean) == 4
+    assert first.statistics is not None and len(first.statistics.mean) == 4
 
 
 def test_without_a_likelihood_the_score_is_the_mel_distance(tiny: Tiny) -> None:

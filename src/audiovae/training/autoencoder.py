@@ -21,7 +21,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from audiovae.audio.compare import mel_distance, si_sdr, stft_distance
 from audiovae.checkpoint import load_weights
 from audiovae.data import Dataset
-from audiovae.latents import LatentStatistics
 from audiovae.models import Autoencoder, Reconstruction
 from audiovae.nn.noise import generators, mix
 from audiovae.training.checkpoints import State
@@ -59,7 +58,6 @@ class AutoencoderTask:
         self.world = world
         self.model = model.to(device).train()
         self.product = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.statistics: LatentStatistics | None = None
         self.objective = Objective(config.objective, model.sample_rate).to(device)
         self.alarm = CollapseAlarm()
         self.low_precision = uses_bf16(config.precision, device)
@@ -106,10 +104,9 @@ class AutoencoderTask:
             for name, value in self._figures(out, x, at).items():
                 means[name] = means.get(name, 0.0) + (value - means.get(name, 0.0)) * len(x) / seen
             clips += list(zip(x.cpu(), out.x_hat.cpu(), strict=True))[: CLIPS_TO_HEAR - len(clips)]
-        self.statistics = meter.statistics()
         alarms = self.alarm.update(at.step, meter)
         score = means["negative_elbo" if self.objective.is_elbo else "mel"]
-        return Report(score, means | meter.figures(), clips, alarms)
+        return Report(score, means | meter.figures(), clips, alarms, meter.statistics())
 
     def state_dict(self) -> State:
         """Weights, buffers and moments of the optimizer; what the objective and the alarm remember."""

@@ -8,6 +8,7 @@ checkpoints/best             the name of the folder with the lowest validation s
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,10 @@ class Standing(NamedTuple):
         return self._replace(
             step=self.step + 1, skipped_in_a_row=self.skipped_in_a_row + 1 if skipped else 0
         )
+
+    def improved_by(self, score: float) -> bool:
+        """Whether a score (lower is better) beats the best one so far."""
+        return math.isfinite(score) and (self.best is None or score < self.best.score)
 
     def with_best(self, score: float) -> Standing:
         """The standing with this step as the best one."""

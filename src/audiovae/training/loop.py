@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from audiovae.errors import TrainingError
-from audiovae.latents import LatentStatistics
 from audiovae.models import Autoencoder
 from audiovae.training.checkpoints import RunFolder, Standing, State
 from audiovae.training.distributed import World
@@ -36,7 +35,6 @@ class Task(Protocol):
     """All that the loop knows of what it trains."""
 
     product: Autoencoder  # what a checkpoint offers for use: the model with averaged weights
-    statistics: LatentStatistics | None  # of the product's latent, as of the last validation
 
     def step(self, parts: Sequence[Part], at: Progress) -> Outcome:
         """Make one update from some micro-batches, or skip it and change nothing."""
@@ -68,6 +66,14 @@ class Plan(NamedTuple):
         """Whether the product is measured when this many steps are done."""
         return step % self.validate_every == 0 or step == self.total_steps
 
+    def saves_after(self, step: int, saved_at: float) -> bool:
+        """Whether a checkpoint is due when this many steps are done; it was last made at `saved_at`."""
+        if self.checkpoint_every is None:
+            due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+        else:
+            due = step % self.checkpoint_every == 0
+        return due or step == self.total_steps
+
 
 def train(
     task: Task,
@@ -80,48 +86,43 @@ def train(
 ) -> Standing:
     """Train from where the folder stands to the end, or to the end of the step in which a signal arrives.
 
-    Returns how far it came.  Raises TrainingError after ten skipped updates in a row, OutputError if a checkpoint cannot be written.
+    Returns how far it came.  Raises TrainingError after ten skipped updates in a row, OutputError if a checkpoint
+    cannot be written.
     """
-    standing = folder.standing
-    saved_at = time.monotonic()
+    standing, saved_at = folder.standing, time.monotonic()
     for step in range(standing.step, plan.total_steps):
-        at = Progress(step, plan.total_steps, plan.seed)
-        parts = feed.parts(step)
+        at, parts = Progress(step, plan.total_steps, plan.seed), feed.parts(step)
         outcome = task.step(parts, at)
         standing = standing.after(skipped=outcome.fault is not None)
         if outcome.fault is not None:
-            heard = world.gather([part.batch.sources for part in parts])
-            sources = [s for process in heard for part in process for s in part]
-            tracker.skipped(standing.step, outcome.fault, sources)
-            _give_up_after_too_many(standing, outcome.fault, sources)
+            _report_skip(outcome.fault, parts, standing, tracker, world)
         tracker.step(standing.step, outcome.logs)
 
-        improved = False
-        if plan.validates_after(standing.step) and world.first:
+        report, improved = None, False
+        if world.first and plan.validates_after(standing.step):
             report = task.validate(at._replace(step=standing.step))
             tracker.validated(standing.step, report)
-            improved = standing.best is None or report.score < standing.best.score
+            improved = standing.improved_by(report.score)
             standing = standing.with_best(report.score) if improved else standing
 
         stopped = world.any(interrupt.requested)
-        if world.first and (improved or stopped or _checkpoint_due(standing.step, plan, saved_at)):
+        if world.first and (improved or stopped or plan.saves_after(standing.step, saved_at)):
             tracker.flush()
-            folder.save(standing, task.product, task.statistics, task.state_dict())
+            statistics = report.statistics if report else None
+            folder.save(standing, task.product, statistics, task.state_dict())
             saved_at = time.monotonic()
         if stopped:
             break
     return standing
 
 
-def _checkpoint_due(step: int, plan: Plan, saved_at: float) -> bool:
-    if step == plan.total_steps:
-        return True
-    if plan.checkpoint_every is None:
-        return time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
-    return step % plan.checkpoint_every == 0
-
-
-def _give_up_after_too_many(standing: Standing, fault: str, sources: list[str]) -> None:
+def _report_skip(
+    fault: str, parts: Sequence[Part], standing: Standing, tracker: Tracker, world: World
+) -> None:
+    """Tell of an update that was not made and of its sounds; end the run after too many in a row."""
+    heard = world.gather([part.batch.sources for part in parts])
+    sources = [source for process in heard for part in process for source in part]
+    tracker.skipped(standing.step, fault, sources)
     if standing.skipped_in_a_row >= SKIPS_IN_A_ROW:
         raise TrainingError(
             f"{SKIPS_IN_A_ROW} updates in a row were skipped, the last one at step {standing.step} for a "

@@ -26,6 +26,7 @@ class Pace(NamedTuple):
 
     step: float
     validation: float
+    measuring: float = 0.0  # what finding this out took
 
     def plan(self, seconds: float) -> tuple[int, int]:
         """The number of steps that fit, and after how many each a validation comes.
@@ -33,6 +34,7 @@ class Pace(NamedTuple):
         >>> Pace(step=0.1, validation=1.0).plan(100.0)
         (900, 90)
         """
+        seconds -= self.measuring
         validations = max(1, min(VALIDATIONS, int(VALIDATION_SHARE * seconds / self.validation)))
         steps = max(1, int((seconds - validations * self.validation) / self.step))
         return steps, -(-steps // validations)
@@ -51,13 +53,13 @@ def measure(task: Task, feed: Feed, seed: int, seconds: float, world: World) -> 
         if timed > 0 and world.any(now - started > seconds / 20):
             break
     step_seconds = (now - timed_from) / timed
-    started = time.perf_counter()
+    stepped = time.perf_counter()
     if world.first:
         task.validate(Progress(0, 1_000, seed))
-    pace = Pace(step_seconds, time.perf_counter() - started)
+    now = time.perf_counter()
+    pace = Pace(step_seconds, now - stepped, now - started)
     task.load_state_dict(before)
     task.product.load_state_dict(product)
-    task.statistics = None
     return world.from_first(lambda: pace)
 
 

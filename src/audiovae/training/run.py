@@ -8,10 +8,10 @@ tensorboard/     curves and audio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -60,54 +60,84 @@ def run(
     Raises ConfigError, DataError, OutputError, CheckpointError or TrainingError; each says what to do.
     """
     folder = Path(out)
-    with ExitStack() as stack:
-        world = stack.enter_context(joined())
-        console = Console(stderr=True, quiet=not world.first, soft_wrap=True)
-        say = _silent if quiet else partial(console.print, markup=False, highlight=False)
+    with joined() as world:
+        voice = Voice(Console(stderr=True, quiet=not world.first, soft_wrap=True), quiet)
         record = world.from_first(lambda: _record_of(folder, resume))
-        config = _settings(config, init, record, say)
+        config = _settings(config, init, record, voice)
         device = choose_device(config.device, world)
-        stack.enter_context(_own_threads_and_chance(config.threads, device))
+        with _own_threads_and_chance(config.threads, device):
+            _run(config, record, folder, device, world, voice)
+    return folder
 
-        model = _model(config)
-        config = config.model_copy(update={"model": model.config})
-        data = world.first_goes_first(lambda: _open(config, record))
-        say(data.describe())
-        task = AutoencoderTask(model, data, config, device, world)
-        checkpoints = RunFolder(folder, config.keep_last)
-        warn = partial(console.print, markup=False, highlight=False)
-        state = world.from_first(lambda: checkpoints.restore(task.product, warn))
-        checkpoints.standing = world.from_first(lambda: checkpoints.standing)
-        if state is not None:
-            task.load_state_dict(state)
 
-        shares = world.share(config.batch_size, config.accumulate)
-        feed = stack.enter_context(Feed(data, config.seed, shares, device, config.prefetch))
+class Voice(NamedTuple):
+    """How a run speaks outside its progress display."""
+
+    console: Console
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """Tell how it goes, unless told to be quiet."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Tell what a person must know."""
+        self.console.print(text, markup=False, highlight=False)
+
+
+def _run(
+    config: TrainConfig,
+    record: RunRecord | None,
+    folder: Path,
+    device: torch.device,
+    world: World,
+    voice: Voice,
+) -> None:
+    """Make or restore what is trained, settle the number of steps, and train."""
+    model = _model(config)
+    config = config.model_copy(update={"model": model.config})
+    data = world.first_goes_first(lambda: _open(config, record))
+    voice.say(data.describe())
+    task = AutoencoderTask(model, data, config, device, world)
+    checkpoints = RunFolder(folder, config.keep_last)
+    state = world.from_first(lambda: checkpoints.restore(task.product, voice.warn))
+    checkpoints.standing = world.from_first(lambda: checkpoints.standing)
+    if state is not None:
+        task.load_state_dict(state)
+
+    shares = world.share(config.batch_size, config.accumulate)
+    with Feed(data, config.seed, shares, device, config.prefetch) as feed:
         record = record or _new_record(config, data, task, feed, world)
         plan, done = _plan(config, record), checkpoints.standing.step
         if done >= plan.total_steps:
-            say(f"{folder} is finished: all of its {plan.total_steps} steps are done")
-            return folder
-        say(f"{plan.total_steps} steps in {folder}" + (f", from step {done} on" if done else ""))
-        sinks: list[Sink] = []
+            voice.say(f"{folder} is finished: all of its {plan.total_steps} steps are done")
+            return
+        voice.say(f"steps {done} to {plan.total_steps} in {folder}")
         if world.first:
             _write(record.model_copy(update={"config": config}), folder)
-            sinks = _sinks(config, plan, folder, done, None if quiet else console)
-        seconds = config.batch_size * config.data.segment_seconds
-        tracker = Tracker(
-            sinks, every=plan.log_every, done=done, total=plan.total_steps, audio_seconds=seconds
-        )
-        stack.callback(tracker.close)
-        interrupt = stack.enter_context(Interrupt(tracker.note))
+        with closing(_tracker(config, plan, checkpoints, voice, world)) as tracker:
+            _train(task, feed, plan, checkpoints, tracker, world)
+
+
+def _train(
+    task: AutoencoderTask,
+    feed: Feed,
+    plan: Plan,
+    checkpoints: RunFolder,
+    tracker: Tracker,
+    world: World,
+) -> None:
+    """Train; after a signal leave the process with its code."""
+    with Interrupt(tracker.note) as interrupt:
         try:
             standing = train(task, feed, plan, checkpoints, tracker, world, interrupt)
         except OSError as error:
             raise OutputError(
-                f"the run {folder} stopped: {error}; its last checkpoint is whole, go on with --resume"
+                f"the run {checkpoints.path} stopped: {error}; its last checkpoint is whole, go on with --resume"
             ) from error
     if standing.step < plan.total_steps:
         raise SystemExit(interrupt.exit_code)
-    return folder
 
 
 def choose_device(name: str, world: World = ALONE) -> torch.device:
@@ -138,7 +168,7 @@ def _settings(
     given: TrainConfig | None,
     init: str | Path | None,
     record: RunRecord | None,
-    say: Callable[[str], None],
+    voice: Voice,
 ) -> TrainConfig:
     """The settings to train with: those given, over those of the run that is resumed."""
     if given is not None and init is not None:
@@ -150,7 +180,7 @@ def _settings(
     settings, refused = continued(record.config, given), []
     for name, before, now in differences(record.config.model_dump(mode="json"), settings):
         if name in ACCEPTED:
-            say(
+            voice.say(
                 f"{name} changes from {before} to {now}: the run is no longer what it would have been"
             )
         elif name not in HARMLESS:
@@ -226,20 +256,21 @@ def _write(record: RunRecord, folder: Path) -> None:
         raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
 
 
-def _sinks(
-    config: TrainConfig, plan: Plan, folder: Path, done: int, console: Console | None
-) -> list[Sink]:
-    """Log, board and display of a run that stands at step `done`."""
-    sinks: list[Sink] = [Log(folder / "log.jsonl", keep_to=done)]
-    if config.tensorboard:
-        sinks.append(Board(folder / "tensorboard", config.model.sample_rate, done))
-    if console is not None:
-        sinks.append(Display(plan.total_steps, done, console))
-    return sinks
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
+def _tracker(
+    config: TrainConfig, plan: Plan, checkpoints: RunFolder, voice: Voice, world: World
+) -> Tracker:
+    """Log, board and display of a run, from where it stands on; none in the other processes."""
+    folder, done, sinks = checkpoints.path, checkpoints.standing.step, list[Sink]()
+    if world.first:
+        sinks.append(Log(folder / "log.jsonl", keep_to=done))
+        if config.tensorboard:
+            sinks.append(Board(folder / "tensorboard", config.model.sample_rate, done))
+        if not voice.quiet:
+            sinks.append(Display(plan.total_steps, done, voice.console))
+    seconds = config.batch_size * config.data.segment_seconds
+    return Tracker(
+        sinks, every=plan.log_every, done=done, total=plan.total_steps, audio_seconds=seconds
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from torch import Tensor
 
 from audiovae.errors import MissingPackageError
+from audiovae.latents import LatentStatistics
 from audiovae.paths import replacing
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Report(NamedTuple):
     figures: dict[str, float]
     clips: Sequence[tuple[Tensor, Tensor]] = ()  # (x, x_hat), [C, T] each, to listen to
     alarms: Sequence[str] = ()  # what a person should know now
+    statistics: LatentStatistics | None = None  # of the latent over the clips
 
 
 class Sink(Protocol):
