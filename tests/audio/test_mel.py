@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovae.audio.mel import MelScale, hz_to_mel, mel_filters, mel_to_hz
+from audiovae.audio.mel import MelScale, hz_to_mel, mel_bands, mel_filters, mel_to_hz
 from audiovae.errors import ConfigError
 
 
@@ -41,3 +41,14 @@ def test_an_empty_range_of_frequencies_is_refused() -> None:
         mel_filters(16_000, 512, 80, low_hz=9_000)
     with pytest.raises(ConfigError, match="in 0 bands"):
         mel_filters(16_000, 512, 0)
+
+
+@pytest.mark.parametrize(("n_fft", "n_mels"), [(32, 5), (512, 80), (2048, 320)])
+def test_bands_and_their_gradient_equal_the_whole_product(n_fft: int, n_mels: int) -> None:
+    magnitude = torch.rand(2, 3, n_fft // 2 + 1, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, n_mels, dtype=torch.float64)
+    whole = magnitude @ mel_filters(44_100, n_fft, n_mels).double().mT
+    ours = mel_bands(magnitude, 44_100, n_fft, n_mels)
+    torch.testing.assert_close(ours, whole)
+    gradients = [torch.autograd.grad((v * weight).sum(), magnitude)[0] for v in (ours, whole)]
+    torch.testing.assert_close(*gradients)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from audiovae.audio.mel import mel_filters
+from audiovae.audio.mel import mel_bands
 from audiovae.audio.spectra import Spectra
 
 MEL_BANDS = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}  # window: bands
@@ -73,10 +73,11 @@ def si_sdr(x_hat: Tensor, x: Tensor, sample_rate: int) -> Tensor:
 
 
 def _mel_at(spectra: Spectra, sample_rate: int, n_fft: int) -> Tensor:
+    """Mean absolute difference of the log mel bands at one window length."""
     a, b = spectra.magnitudes(n_fft, "left_right")
-    filters = mel_filters(sample_rate, n_fft, MEL_BANDS[n_fft]).to(a)  # [n_mels, N]
 
     def log_mel(magnitude: Tensor) -> Tensor:
-        return (magnitude @ filters.mT).clamp(min=FLOOR).log10()  # [R, F, n_mels]
+        bands = mel_bands(magnitude, sample_rate, n_fft, MEL_BANDS[n_fft])  # [R, F, n_mels]
+        return bands.clamp(min=FLOOR).log10()
 
     return (log_mel(a) - log_mel(b)).abs().mean()

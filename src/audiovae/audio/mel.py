@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,3 +76,50 @@ def mel_filters(
     if slaney_norm:
         weights = weights * (2 / (edges[2:] - edges[:-2]))[:, None]
     return weights.float()
+
+
+def mel_bands(magnitude: Tensor, sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Sum a magnitude spectrum into Slaney's mel bands.  [R, F, N] -> [R, F, n_mels].
+
+    Equal to magnitude @ mel_filters(...).mT, at a quarter of the work: most of the filters' weights are zero, so the
+    bands are taken 40 at a time, each group from the bins that it covers.
+    """
+    filters = mel_filters(sample_rate, n_fft, n_mels).to(magnitude)
+    bands: Tensor = _Bands.apply(magnitude, filters, _groups(sample_rate, n_fft, n_mels))  # type: ignore[no-untyped-call]
+    return bands
+
+
+@cache
+def _groups(sample_rate: int, n_fft: int, n_mels: int) -> tuple[tuple[slice, slice], ...]:
+    """(bands, bins) of each group; together they hold every weight that is not zero."""
+    filters = mel_filters(sample_rate, n_fft, n_mels)
+    groups = []
+    for first in range(0, n_mels, 40):
+        bands = slice(first, min(first + 40, n_mels))
+        covered = filters[bands].any(0).nonzero().flatten()
+        if len(covered):
+            groups.append((bands, slice(int(covered[0]), int(covered[-1]) + 1)))
+    return tuple(groups)
+
+
+class _Bands(torch.autograd.Function):
+    """The product with the filters and its adjoint, group by group."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, magnitude: Tensor, filters: Tensor, groups: tuple[tuple[slice, slice], ...]
+    ) -> Tensor:
+        ctx.save_for_backward(filters)
+        ctx.groups = groups
+        result = magnitude.new_zeros(*magnitude.shape[:-1], len(filters))
+        for bands, bins in groups:
+            result[..., bands] = magnitude[..., bins] @ filters[bands, bins].mT
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (filters,) = ctx.saved_tensors
+        result = grad.new_zeros(*grad.shape[:-1], filters.shape[1])
+        for bands, bins in ctx.groups:
+            result[..., bins] += grad[..., bands] @ filters[bands, bins]
+        return result, None, None
