@@ -93,6 +93,14 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
     assert line_chart(Curve("kl", [], [])) == ""
 
 
+def test_steps_are_labelled_with_whole_numbers_inside_the_range() -> None:
+    svg = line_chart(Curve("loss", [10, 11, 12], [3.0, 2.0, 1.0]))
+    labels = [
+        e.text for e in ElementTree.fromstring(svg) if e.attrib.get("y") == f"{HEIGHT - 7:.1f}"
+    ]
+    assert labels == ["10", "11", "12"]
+
+
 def test_equal_values_have_a_chart() -> None:
     heights = {y for _, y in points(line_chart(Curve("beta", [0, 1], [0.0, 0.0])), "line")}
     assert heights == {HEIGHT - BOTTOM}

@@ -156,7 +156,7 @@ def _lead(trial: Trial, about: Info) -> str:
     programs = len(set(trial.data.notes.table["program"].tolist()))
     return (
         f"audiovae demo made this page. It trained a {about.kind} VAE with "
-        f"{about.parameters / 1e6:.1f} million weights for {_minutes(trial.seconds)} on single notes of "
+        f"{_weights(about.parameters)} for {_minutes(trial.seconds)} on single notes of "
         f"{programs} instruments. The notes below were kept from it: the model turns each second of "
         f"sound into {about.frame_rate:.0f} times {about.latent_dim} numbers, and those back into sound."
     )
@@ -226,6 +226,10 @@ def _facts(trial: Trial, about: Info) -> list[tuple[str, str]]:
         ("Software", f"Python {platform.python_version()}, PyTorch {torch.__version__}"),
         ("Go on", f"audiovae reconstruct {trial.run} IN.wav OUT.wav"),
     ]
+
+
+def _weights(count: int) -> str:
+    return f"{count / 1e6:.1f} million weights" if count >= 1e5 else f"{count:,} weights"
 
 
 def _minutes(seconds: float) -> str:

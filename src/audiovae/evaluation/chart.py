@@ -52,7 +52,11 @@ def line_chart(curve: Curve) -> str:
     y = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     body = [
         *_y_grid(y_ticks, y),
-        *(_x_label(v, x) for v in ticks(min(xs), max(xs), 4) if min(xs) <= v <= max(xs)),
+        *(
+            _x_label(v, x)
+            for v in ticks(min(xs), max(xs))
+            if min(xs) <= v <= max(xs) and v % 1 == 0
+        ),
         _polyline("raw", [(x(a), min(max(y(b), TOP), HEIGHT - BOTTOM)) for a, b in points]),
         _polyline("line", [(x(a), y(b)) for a, b in zip(xs, mean, strict=True)]),
     ]
