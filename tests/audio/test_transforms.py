@@ -37,6 +37,24 @@ def test_causal_stft_inverse_is_exact_but_for_the_fade_at_the_end():
     assert (y[:, -fade:].abs() <= x[:, -fade:].abs() + 1e-5).all()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_phases_that_count_from_the_sound_turn_the_others(causal):
+    x, f, k = noise(2, 8 * 32).double(), torch.arange(8.0)[:, None], torch.arange(65.0)
+    turn = torch.exp(-2j * math.pi * (f * k * 32 / 128).double())
+    bank = STFT(128, 32, causal, phase="sound").double()
+    expected = STFT(128, 32, causal).double()(x) * turn
+    torch.testing.assert_close(bank(x), expected, rtol=0, atol=1e-9)
+    back, whole = bank.inverse(bank(x)), 256 - (128 * 16 // 100 if causal else 0)
+    torch.testing.assert_close(back[:, :whole], x[:, :whole], rtol=0, atol=1e-9)
+
+
+def test_a_steady_partial_keeps_its_phase_if_phases_count_from_the_sound():
+    x = torch.cos(2 * math.pi * 9 * torch.arange(12 * 32).double() / 128 + 0.7)
+    bank = STFT(128, 32, phase="sound").double()
+    steady = bank(x)[2:-2, 9]  # the outer frames look beyond the ends
+    torch.testing.assert_close(steady, steady[:1].expand_as(steady), rtol=0, atol=1e-6)
+
+
 def test_stft_equals_torch_on_the_inside():
     bank, x = STFT(64, 16), noise(2, 640)
     window = torch.hann_window(64)

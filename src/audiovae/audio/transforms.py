@@ -12,11 +12,14 @@ The MDCT has one real number a sample and no redundancy (Princen & Bradley 1986)
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from audiovae.errors import ConfigError
+
+Phase = Literal["frame", "sound"]
 
 
 def window_margins(win_length: int, hop_length: int, causal: bool) -> tuple[int, int]:
@@ -46,11 +49,19 @@ def overlap_add(frames: Tensor, hop_length: int, causal: bool = False) -> Tensor
 
 
 class STFT(nn.Module):
-    """Short-time Fourier transform on the frame grid, and its exact inverse; Hann window."""
+    """Short-time Fourier transform on the frame grid, and its exact inverse; Hann window.
+
+    With phase "frame" each frame's phases count from its own first sample, as usual. With phase "sound" they count from
+    the first frame's: X[f, k] is turned by e^(-2 pi i k f H / N), and a steady partial in the middle of a bin has
+    the same phase in every frame, which a network then need not learn to turn. That factor repeats every N / H frames, so
+    F must be a multiple of N / H, and a piece of a sound must begin at one.
+    """
 
     window: Tensor
 
-    def __init__(self, win_length: int, hop_length: int, causal: bool = False) -> None:
+    def __init__(
+        self, win_length: int, hop_length: int, causal: bool = False, phase: Phase = "frame"
+    ) -> None:
         super().__init__()
         if win_length % hop_length or win_length < 2 * hop_length:
             raise ConfigError(
@@ -58,12 +69,13 @@ class STFT(nn.Module):
             )
         self.win_length, self.hop_length, self.causal = win_length, hop_length, causal
         self.n_bins = win_length // 2 + 1
+        self.period = win_length // hop_length if phase == "sound" else 1  # frames
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., F * H] -> complex [..., F, N]; scaled so that white noise keeps its level."""
-        frames = frame(x, self.win_length, self.hop_length, self.causal)
-        spectrum: Tensor = torch.fft.rfft(frames * self.window, norm="ortho")
+        frames = frame(x, self.win_length, self.hop_length, self.causal) * self.window
+        spectrum: Tensor = torch.fft.rfft(self._turned(frames, 1), norm="ortho")
         return spectrum
 
     def inverse(self, spectrum: Tensor) -> Tensor:
@@ -72,10 +84,18 @@ class STFT(nn.Module):
         In the causal form the last samples lie under the vanishing end of one window: there the division is floored,
         and the sound fades out over the last 16 % of a window instead of growing without bound.
         """
-        frames = torch.fft.irfft(spectrum, n=self.win_length, norm="ortho") * self.window
-        cover = self.window.square().expand(frames.shape[-2], -1)
-        x = overlap_add(frames, self.hop_length, self.causal)
+        frames = torch.fft.irfft(spectrum, n=self.win_length, norm="ortho")
+        x = overlap_add(self._turned(frames, -1) * self.window, self.hop_length, self.causal)
+        cover = self.window.square().expand(spectrum.shape[-2], -1)
         return x / overlap_add(cover, self.hop_length, self.causal).clamp_min(0.05)
+
+    def _turned(self, frames: Tensor, way: int) -> Tensor:
+        """Turn each frame round by as many hops as frames lie before it: the shift theorem, without a sine."""
+        if self.period == 1:
+            return frames
+        groups = frames.unflatten(-2, (-1, self.period)).unbind(-2)  # each [..., F / R, N]
+        turned = [group.roll(way * i * self.hop_length, -1) for i, group in enumerate(groups)]
+        return torch.stack(turned, -2).flatten(-3, -2)
 
 
 class MDCT(nn.Module):

@@ -19,10 +19,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from audiovae.audio.stereo import left_right, mid_side
-from audiovae.audio.transforms import MDCT, STFT, window_margins
+from audiovae.audio.transforms import MDCT, STFT, Phase, window_margins
 from audiovae.bottlenecks import Bottled, Gaussian, GaussianConfig
 from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.blocks import FrameBlock, frame_margins
+
+
+MAX_LOG_MAGNITUDE = 5.0  # of the polar head: a bin of 148 is louder than any full-scale sound's
 
 
 class SpecFrameConfig(ModelConfig):
@@ -33,6 +36,12 @@ class SpecFrameConfig(ModelConfig):
     win_length: int = Field(2048, ge=4)  # samples; the MDCT's is always two hops
     frame_hop: int = Field(512, ge=2)  # samples from one frame of the filter bank to the next
     stride: int = Field(2, ge=1)  # frames of the filter bank that one latent frame joins
+    phase: Phase = (
+        "sound"  # what the STFT's phases count from; "sound" needs whole windows in a latent frame
+    )
+    head: Literal["complex", "polar"] = (
+        "complex"  # how the decoder gives a bin: re, im or log magnitude, angle
+    )
     compression: float = Field(1 / 3, gt=0, le=1)  # p of X |X|^(p - 1)
     width: int = Field(256, ge=4)  # W of the blocks at the filter bank's rate
     latent_width: int = Field(512, ge=4)  # W of the blocks at the latent's rate
@@ -50,6 +59,13 @@ class SpecFrameConfig(ModelConfig):
             raise ValueError(
                 f"win_length must be a multiple of frame_hop ({self.frame_hop}), at least twice it"
             )
+        if self.front_end == "stft" and self.phase == "sound" and self.hop_length % self.win_length:
+            raise ValueError(
+                f'phase "sound" needs frame_hop * stride ({self.hop_length}) to be a multiple of win_length '
+                f'({self.win_length}); set phase to "frame"'
+            )
+        if self.front_end == "mdct" and self.head == "polar":
+            raise ValueError('the MDCT has no angle; set head to "complex"')
         return self
 
     @property
@@ -70,10 +86,9 @@ class SpecFrame(Autoencoder):
 
     def __init__(self, config: SpecFrameConfig) -> None:
         super().__init__(config)
-        bank = STFT if config.front_end == "stft" else MDCT
         self.bank: STFT | MDCT = (
-            STFT(config.win_length, config.frame_hop, config.causal)
-            if bank is STFT
+            STFT(config.win_length, config.frame_hop, config.causal, config.phase)
+            if config.front_end == "stft"
             else MDCT(config.frame_hop, config.causal)
         )
         self.parts = 2 if config.front_end == "stft" else 1  # re and im, or one real number
@@ -127,10 +142,13 @@ class SpecFrame(Autoencoder):
         """Undo `features`.  [B, T / frame_hop, C * parts * N] -> [B, C, T]."""
         shape = (self.channels, self.parts, self.bank.n_bins)
         planes = h.float().unflatten(2, shape).unbind(3)  # parts of [B, F, C, N]
-        power = sum(plane.square() for plane in planes) + 1e-10
-        gain = power.pow((1 / self.config.compression - 1) / 2)
-        parts = [plane * gain for plane in planes]
-        spectrum = torch.complex(*parts) if self.parts == 2 else parts[0]
+        if self.config.head == "polar":
+            spectrum = torch.polar(planes[0].clamp(max=MAX_LOG_MAGNITUDE).exp(), planes[1])
+        else:
+            power = sum(plane.square() for plane in planes) + 1e-10
+            gain = power.pow((1 / self.config.compression - 1) / 2)
+            parts = [plane * gain for plane in planes]
+            spectrum = torch.complex(*parts) if self.parts == 2 else parts[0]
         x = self.bank.inverse(spectrum.transpose(1, 2))
         return left_right(x) if self.channels == 2 else x
 
