@@ -42,7 +42,7 @@ NETS: dict[str, Callable[[bool], Net]] = {
 }
 CROPS = (16_384, 65_536)  # samples; DAC's own and Stable Audio's own
 BATCHES = (1, 2, 4, 8, 16, 32)
-MOST_SAMPLES = {"oobleck": 65_536, "dac": 131_072}  # a step of more takes above 10 GB of memory
+MOST_SAMPLES = {"oobleck": 65_536, "dac": 65_536}  # a step of them takes about 8 GB of memory
 AT_LEAST = 1.0  # CPU seconds that a figure rests on
 
 
