@@ -11,8 +11,10 @@ VARIANTS = {
     "mono": {"channels": 1},
     "causal": {"causal": True},
     "mdct": {"front_end": "mdct"},
-    "one frame": {"stride": 1, "depth": 2},
-    "four frames": {"stride": 4, "latent_depth": 2},
+    "mdct causal": {"front_end": "mdct", "causal": True},
+    "polar": {"head": "polar"},
+    "one frame": {"stride": 1, "depth": 2, "phase": "frame"},
+    "two windows": {"stride": 8, "latent_depth": 2},
     "half overlap": {"win_length": 64, "kernel_size": 4},
 }
 

@@ -3,7 +3,7 @@
     x -> mid/side -> STFT -> power-compressed re, im -> blocks (frames) -> join `stride` frames -> blocks -> mu, logvar
     z -> blocks -> split into `stride` frames -> blocks -> re, im -> expanded -> inverse STFT -> left/right
 
-Waveform nets spend most of their arithmetic at or next to the audio rate; here a second of stereo sound is 86 frames.
+Waveform nets spend most of their arithmetic at or next to the audio rate; here a second of stereo sound is 172 frames.
 The compression X |X|^(p - 1) (p = 1/3) brings loud and soft bins to one scale (Braun & Tashev 2021 train on it).
 Kin: Vocos (Siuzdak 2024) for the head, MDCTCodec (Jiang et al. 2024) for the frame-rate blocks.
 """
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from audiovae.audio.stereo import left_right, mid_side
 from audiovae.audio.transforms import MDCT, STFT, Phase, window_margins
 from audiovae.bottlenecks import Bottled, Gaussian, GaussianConfig
+from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.blocks import FrameBlock, frame_margins
-
 
 MAX_LOG_MAGNITUDE = 5.0  # of the polar head: a bin of 148 is louder than any full-scale sound's
 
@@ -33,9 +33,9 @@ class SpecFrameConfig(ModelConfig):
 
     kind: Literal["spec_frame"] = "spec_frame"
     front_end: Literal["stft", "mdct"] = "stft"  # the filter bank on both sides
-    win_length: int = Field(2048, ge=4)  # samples; the MDCT's is always two hops
-    frame_hop: int = Field(512, ge=2)  # samples from one frame of the filter bank to the next
-    stride: int = Field(2, ge=1)  # frames of the filter bank that one latent frame joins
+    win_length: int = Field(1024, ge=4)  # samples; the MDCT's is always two hops
+    frame_hop: int = Field(256, ge=2)  # samples from one frame of the filter bank to the next
+    stride: int = Field(4, ge=1)  # frames of the filter bank that one latent frame joins
     phase: Phase = (
         "sound"  # what the STFT's phases count from; "sound" needs whole windows in a latent frame
     )
@@ -195,28 +195,30 @@ def spec_frame(
     *,
     sample_rate: int = 44_100,
     channels: int = 2,
-    latent_dim: int = 64,
+    latent_dim: int | None = None,
     frame_rate: float | None = None,
     causal: bool = False,
 ) -> SpecFrameConfig:
     """Return the config of a spectral-frame VAE.
 
-    size 0 (tests) to 5; the default 3 suits two CPU cores. 44.1 kHz stereo at 43 latent frames a second unless
-    said otherwise; `frame_rate` is rounded to what whole frames allow (21.5 Hz: four frames join into one).
+    size 0 (tests) to 5; the default 3 suits two CPU cores. A window is the power of two next to 23 ms, four of its
+    hops make a latent frame: 43 a second at 44.1 kHz, 47 at 24 kHz. With `frame_rate` it is as many whole windows
+    as come closest (21.5 Hz: two). 64 latents, at size 0 8. Raises ConfigError for another size.
     """
     if size not in SIZES:
-        raise ValueError(f"size must be one of {sorted(SIZES)}, got {size}")
+        raise ConfigError(f"size must be one of {sorted(SIZES)}, got {size}")
     width, latent_width, depth, latent_depth = SIZES[size]
-    win_length = 128 if size == 0 else 2 ** max(4, round(math.log2(sample_rate * 0.046)))
-    frame_hop = win_length // 4
-    stride = 2 if frame_rate is None else max(1, round(sample_rate / frame_hop / frame_rate))
+    win_length = 2 ** round(math.log2(0.0232 * sample_rate)) if size else 128
+    windows = 1 if frame_rate is None else max(1, round(sample_rate / win_length / frame_rate))
+    if latent_dim is None:
+        latent_dim = 64 if size else 8
     return SpecFrameConfig(
         sample_rate=sample_rate,
         channels=channels,
-        bottleneck=GaussianConfig(latent_dim=latent_dim if size else min(latent_dim, 8)),
+        bottleneck=GaussianConfig(latent_dim=latent_dim),
         win_length=win_length,
-        frame_hop=frame_hop,
-        stride=stride,
+        frame_hop=win_length // 4,
+        stride=4 * windows,
         width=width,
         latent_width=latent_width,
         depth=depth,
