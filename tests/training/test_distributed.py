@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from audiovae.checkpoint import checkpoints
 from audiovae.errors import ConfigError
 from audiovae.training import TrainConfig, run
 from audiovae.training.distributed import ALONE, World
@@ -56,6 +60,38 @@ def test_two_processes_resume_and_skip_together(
     assert [line for line in open(two / "log.jsonl") if "skipped" in line] == [
         line for line in open(one / "log.jsonl") if "skipped" in line
     ]
+
+
+def test_an_error_of_the_first_process_ends_both(
+    tmp_path: Path, tiny: Tiny, child: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    codes = in_two_processes(child, lambda: run(tiny(), tmp_path / "file", quiet=True))
+    assert codes == [1, 1]
+    assert capfd.readouterr().err.count("OutputError: ") == 2
+
+
+def test_a_signal_to_one_process_stops_both(
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any
+) -> None:
+    one = run(tiny(accumulate=2), tmp_path / "one", quiet=True)
+    two = tmp_path / "two"
+
+    def stopped() -> None:
+        if os.environ["RANK"] == "1":
+            threading.Thread(target=signal_when_begun, args=(two,), daemon=True).start()
+        run(tiny(), two, quiet=True)
+
+    assert in_two_processes(child, stopped) == [143, 143]
+    assert 0 < ended(two).values["standing"]["step"] < 24
+    assert in_two_processes(child, lambda: run(None, two, resume=True, quiet=True)) == [0, 0]
+    assert ended(two).differs_from(ended(one)) == []
+
+
+def signal_when_begun(run_folder: Path) -> None:
+    while not checkpoints(run_folder):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_shares_number_the_items_over_all_processes() -> None:

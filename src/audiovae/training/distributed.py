@@ -11,14 +11,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from audiovae.errors import ConfigError
+from audiovae.errors import AudioVaeError, ConfigError
 
 T = TypeVar("T")
 
@@ -83,21 +83,30 @@ class World(NamedTuple):
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, in all of them; only the first one calls it."""
+        """What `make` returns (or the error it raises) in the first process, in all of them."""
         if self.size == 1:
             return make()
-        made = [make()] if self.first else [None]
+        made: list[Any] = [None, None]
+        if self.first:
+            try:
+                made[0] = make()
+            except AudioVaeError as error:
+                made[1] = error
         dist.broadcast_object_list(made, src=0)
-        return made[0]  # type: ignore[return-value]
+        if made[1] is not None:
+            raise made[1]
+        result: T = made[0]
+        return result
 
     def first_goes_first(self, make: Callable[[], T]) -> T:
         """What `make` returns, called in the first process before the others: it may fill a cache."""
         if not self.first:
             dist.barrier()
-        made = make()
-        if self.first and self.size > 1:
-            dist.barrier()
-        return made
+        try:
+            return make()
+        finally:
+            if self.first and self.size > 1:
+                dist.barrier()
 
 
 ALONE = World()
