@@ -15,7 +15,7 @@ import audiovae
 SOURCE = Path(audiovae.__file__).parent
 LEVELS = [
     {"errors"},
-    {"config", "paths"},
+    {"config", "memory", "paths"},
     {"audio", "nn"},
     {"bottlenecks", "losses", "data", "latents"},
     {"models"},

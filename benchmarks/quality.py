@@ -1,0 +1,71 @@
+"""Train a model for some minutes on real music and score what comes back of held-out clips.
+
+Shared by `quality_per_minute` and `front_end`. Minutes are turned into steps by the training's own measured warm-up, so
+leave the machine alone. A run is a folder in the cache that can be stopped and resumed; a row is written once scored.
+"""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+from typing import Any
+
+import torch
+from music import fetch
+
+import audiovae
+from audiovae.data import FolderData, open_dataset
+from audiovae.evaluation import score
+from audiovae.evaluation.report import config_hash
+from audiovae.models import Autoencoder
+from audiovae.paths import cache_folder
+from audiovae.training.config import RunRecord, TrainConfig
+from audiovae.training.run import run
+
+CLIP_SECONDS = 10.0
+CLIPS = 12
+
+
+def music(segment_seconds: float, valid_crops: int = 16) -> FolderData:
+    """The benchmark's music, as training reads it."""
+    return FolderData(path=str(fetch()), segment_seconds=segment_seconds, valid_crops=valid_crops)
+
+
+def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Train (or resume, or find done) the run of a config; score its reconstruction of held-out clips."""
+    folder = cache_folder() / "benchmark-runs" / config_hash(config.model_dump(mode="json"))
+    begun = RunRecord.read(folder) is not None
+    run(None if begun else config, folder, resume=begun)
+    model = audiovae.load(folder)
+    record = RunRecord.read(folder)
+    statistics = model.statistics
+    return {
+        "weights_m": sum(p.numel() for p in model.parameters()) / 1e6,
+        "steps": record.total_steps if record else None,
+        **held_out_scores(model, metrics),
+        "active_units": int((statistics.mean_variance > 0.01).sum()) if statistics else None,
+        "kl_nats_s": float(statistics.kl.sum()) * model.frame_rate if statistics else None,
+    }
+
+
+@torch.no_grad()
+def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, float]:
+    """The mean of each metric over clips that no training has seen, coded by the posterior's mean."""
+    data = open_dataset(
+        music(CLIP_SECONDS, CLIPS), sample_rate=model.sample_rate, channels=model.channels
+    )
+    rows = [
+        score(batch.x, model(batch.x).x_hat, model.sample_rate, metrics)
+        for batch in data.valid_batches(1)
+    ]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in metrics}
+
+
+def machine() -> dict[str, Any]:
+    """What and when, for the page that quotes the figures."""
+    return {
+        "date": date.today().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
