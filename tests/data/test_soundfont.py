@@ -187,6 +187,19 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(
     assert new.exists()
 
 
+@pytest.mark.parametrize("name", ["samples.i16", "about.json"])
+def test_a_set_that_was_cut_short_is_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    whole = np.array(rendered(default_soundfont(), changed(programs=(80,))).samples)
+    [folder] = (tmp_path / "notes").iterdir()
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    again = rendered(default_soundfont(), changed(programs=(80,)))
+    assert np.array_equal(again.samples, whole)
+
+
 def test_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
 

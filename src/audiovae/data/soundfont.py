@@ -108,7 +108,8 @@ def rendered(soundfont: Path, settings: Rendering) -> RenderedNotes:
     if not soundfont.is_file():
         raise DataError(f"there is no SoundFont file {soundfont}; name an .sf2 or .sf3 file")
     folder = cache_folder("notes") / _key(soundfont, settings)
-    if not (folder / "about.json").is_file():
+    if not _is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         _render_into(folder, soundfont, settings)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
@@ -135,6 +136,15 @@ def _renderer_version() -> str:
         ) from None
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether the cache has the set; a power cut may leave a file short."""
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        return bool((folder / "samples.i16").stat().st_size == 2 * about["values"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _render_into(folder: Path, soundfont: Path, settings: Rendering) -> None:
     """Render a set into a folder beside the one it belongs in, and rename it when it is whole."""
     _remove_stale(folder.parent)
@@ -144,7 +154,7 @@ def _render_into(folder: Path, soundfont: Path, settings: Rendering) -> None:
         try:
             unfinished.rename(folder)
         except OSError:
-            if not (folder / "about.json").is_file():  # else another process was first: same bytes
+            if not _is_whole(folder):  # else another process was first: same bytes
                 raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -195,6 +205,7 @@ def _render(folder: Path, soundfont: Path, settings: Rendering) -> None:
         "names": {str(program): synth.name(program) for program in settings.programs},
         "silent": silent,
         "sha256": digest.hexdigest(),
+        "values": written,
     }
     (folder / "about.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 

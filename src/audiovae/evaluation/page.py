@@ -85,7 +85,7 @@ def render(page: Page) -> str:
         ),
         _section(
             "Sounds that never were",
-            "No recording goes in here: a latent is drawn at random with the statistics of the training's latents, "
+            "No recording goes in here: a latent is drawn at random with the statistics that the latents of notes have, "
             "and decoded.",
             _row(page.samples),
         ),
