@@ -15,6 +15,7 @@ from audiovae.api import opening
 from audiovae.audio.io import Sound, inspect, read, write
 from audiovae.audio.resample import resample
 from audiovae.errors import AudioError, ConfigError, LatentError, OutputError
+from audiovae.models import build, resolve
 
 
 def noise(channels: int, samples: int, seed: int = 0, level: float = 0.1) -> torch.Tensor:
@@ -206,6 +207,15 @@ def test_a_latent_of_another_model_is_refused_by_both_names(
     ours, theirs = (audiovae.load(f).model_hash[:12] for f in (model_folder, other_folder))
     with pytest.raises(LatentError, match=f"made by the model {ours}, this one is {theirs}"):
         audiovae.decode(other_folder, latent)
+
+
+def test_a_model_that_was_never_saved_codes_too(model_folder: Path) -> None:
+    fresh = build(resolve("spec_frame", {"size": 0}))
+    latent = audiovae.encode(fresh, noise(2, 500), sample_rate=44_100)
+    assert latent.model_hash == ""
+    assert audiovae.decode(fresh, latent).samples.shape == (2, 500)
+    with pytest.raises(LatentError, match="made by the model that was never saved, this one is"):
+        audiovae.decode(model_folder, latent)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def sample(
     targets = _targets(out, n, force)
     with computing(threads):
         opened = open_model(model, device)
-        statistics = getattr(opened, "statistics", None) if prior == "aggregate" else None
+        statistics = opened.statistics if prior == "aggregate" else None
         if prior == "aggregate" and statistics is None:
             raise LatentError(
                 "the model has no statistics of its latents, which training stores; --prior standard needs none"

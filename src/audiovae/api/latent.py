@@ -114,4 +114,4 @@ def expect_made_by(latent: Latent, model: Autoencoder) -> None:
 
 def hash_of(model: Autoencoder) -> str:
     """The model's hash as its files have it; empty for a model that was not loaded from files."""
-    return str(getattr(model, "model_hash", ""))
+    return model.model_hash or ""
