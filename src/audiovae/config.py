@@ -72,6 +72,10 @@ def _explain(kind: Any, error: Any, where: str) -> str:
         return f"{key} is not a setting{did_you_mean(keys[-1], known) if known else ''}"
     if error["type"] == "missing":
         return f"{key} is missing"
+    if (
+        error["type"] == "value_error"
+    ):  # of several settings together; the input would be all of them
+        return f"{key}: {error['ctx']['error']}"
     got = error.get("input")
     return f"{key}: {error['msg'][0].lower() + error['msg'][1:]}, got {got!r}"
 

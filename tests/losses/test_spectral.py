@@ -131,3 +131,14 @@ def test_a_silent_item_among_sound_changes_the_convergence_little() -> None:
     assert float(with_silence) == pytest.approx(
         float(magnitude_terms(Spectra(x_hat, x), 512, "left_right")[0]), rel=1e-3
     )
+
+
+def test_one_view_for_each_window_has_the_expectation_of_all_views() -> None:
+    x_hat, x = torch.randn(2, 2, 2, 1500, generator=torch.Generator().manual_seed(5)).double()
+    spectra, windows = Spectra(x_hat, x), (512, 128)
+    some = [
+        multi_resolution_stft(spectra, windows, views)
+        for views in itertools.product(spectra.views, repeat=2)
+    ]
+    torch.testing.assert_close(torch.stack(some).mean(), multi_resolution_stft(spectra, windows))
+    assert torch.stack(some).std() > 1e-3

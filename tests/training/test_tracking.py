@@ -7,6 +7,7 @@ import io
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from rich.console import Console
 
 from audiovae.errors import MissingPackageError
+from audiovae.training.config import TrainConfig
 from audiovae.training.display import Display
+from audiovae.training.run import run
 from audiovae.training.tracking import Board, Log, Report, Tracker
 
 REPORT = Report(
@@ -115,9 +118,9 @@ def test_the_board_holds_curves_and_audio_and_drops_what_lies_beyond(tmp_path: P
     assert read.Audio("clip_0/original")[-1].sample_rate == 8_000
 
 
-def test_without_tensorboard_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is not installed."""
     real = builtins.__import__
 
     def absent(name: str, *rest: Any, **more: Any) -> Any:
@@ -126,8 +129,24 @@ def test_without_tensorboard_the_error_says_what_to_install(
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", absent)
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_without_tensorboard_the_error_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(MissingPackageError, match=r"pip install 'audiovae\[train\]'"):
         Board(tmp_path, 8_000, 0)
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_run_goes_on_without_tensorboard_unless_it_was_asked_for(
+    tmp_path: Path, tiny: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tiny(steps=2, tensorboard=None), tmp_path / "run")
+    assert "pip install 'audiovae[train]'" in capsys.readouterr().err
+    assert (folder / "log.jsonl").exists()
+    assert not (folder / "tensorboard").exists()
+    with pytest.raises(MissingPackageError, match="TensorBoard files"):
+        run(tiny(steps=2, tensorboard=True), tmp_path / "other")
 
 
 def shown(terminal: bool) -> str:

@@ -63,7 +63,9 @@ class Autoencoder(nn.Module):
 
     config: ModelConfig
     model_hash: str | None = None  # of the files it was loaded from; None if it was not
-    statistics: LatentStatistics | None = None  # of the latent over the data, where they were stored
+    statistics: LatentStatistics | None = (
+        None  # of the latent over the data, where they were stored
+    )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class TrainConfig(Config):
     validate_every: int | None = Field(None, ge=1)  # steps; None: twenty times in the run
     validation_clips: int = Field(32, ge=1)  # at most; the same ones every time
     log_every: int = Field(10, ge=1)  # steps
-    tensorboard: bool = True  # curves and audio; needs audiovae[train]
+    tensorboard: bool | None = None  # curves and audio; None: if audiovae[train] is installed
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -9,7 +9,8 @@ Three named tables of weights:
     elbo      the full Gaussian log-density: with beta = 1, total = -ELBO / seconds, in nats per second
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
-A random few of the windows are used in a step, chosen from (seed, step) alone and scaled to the same expectation.
+A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
+expectation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from audiovae.audio.compare import MEL_BANDS, mel_distance_of
-from audiovae.audio.spectra import Spectra
+from audiovae.audio.spectra import Spectra, View
 from audiovae.config import Config
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.losses.divergence import kl_rate
@@ -85,6 +86,7 @@ class Scene(NamedTuple):
     x: Tensor  # [B, C, T]
     spectra: Spectra
     windows: Sequence[int]  # of this step, for STFT and mel
+    views: Sequence[View]  # one for each window of the STFT term; none is all of them
     complex_windows: Sequence[int]
     sample_rate: int
     log_sigma: Tensor
@@ -131,11 +133,13 @@ class Objective(nn.Module):
         """
         few = 0 if every_window else self.config.windows_per_step
         chance = random.Random(mix(at.seed, at.step))
+        spectra = Spectra(out.x_hat, x)
         scene = Scene(
             out=out,
             x=x,
-            spectra=Spectra(out.x_hat, x),
+            spectra=spectra,
             windows=_choose(WINDOWS, few, chance),
+            views=[chance.choice(spectra.views) for _ in range(few)],
             complex_windows=_choose(COMPLEX_WINDOWS, min(few, 1), chance),
             sample_rate=self.sample_rate,
             log_sigma=self.log_sigma,
@@ -210,7 +214,7 @@ def _choose(windows: Sequence[int], count: int, chance: random.Random) -> Sequen
 
 def _stft(scene: Scene) -> Tensor:
     share = len(scene.windows) / len(WINDOWS)
-    return multi_resolution_stft(scene.spectra, scene.windows) / share
+    return multi_resolution_stft(scene.spectra, scene.windows, scene.views) / share
 
 
 def _mel(scene: Scene) -> Tensor:

@@ -19,7 +19,8 @@ from rich.console import Console
 from audiovae.checkpoint import load
 from audiovae.config import parse
 from audiovae.data import Dataset, open_dataset
-from audiovae.errors import ConfigError, OutputError, TrainingError
+from audiovae.errors import ConfigError, MissingPackageError, OutputError, TrainingError
+from audiovae.memory import keep_freed_memory
 from audiovae.models import Autoencoder, build
 from audiovae.nn.noise import mix
 from audiovae.paths import replacing
@@ -256,6 +257,17 @@ def _write(record: RunRecord, folder: Path) -> None:
         raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
 
 
+def _board(config: TrainConfig, folder: Path, done: int, voice: Voice) -> list[Sink]:
+    """The TensorBoard writer; none, with a word about it, where it is not installed and was not asked for."""
+    try:
+        return [Board(folder / "tensorboard", config.model.sample_rate, done)]
+    except MissingPackageError as error:
+        if config.tensorboard:
+            raise
+        voice.say(str(error))
+        return []
+
+
 def _tracker(
     config: TrainConfig, plan: Plan, checkpoints: RunFolder, voice: Voice, world: World
 ) -> Tracker:
@@ -263,8 +275,8 @@ def _tracker(
     folder, done, sinks = checkpoints.path, checkpoints.standing.step, list[Sink]()
     if world.first:
         sinks.append(Log(folder / "log.jsonl", keep_to=done))
-        if config.tensorboard:
-            sinks.append(Board(folder / "tensorboard", config.model.sample_rate, done))
+        if config.tensorboard is not False:
+            sinks += _board(config, folder, done, voice)
         if not voice.quiet:
             sinks.append(Display(plan.total_steps, done, voice.console))
     seconds = config.batch_size * config.data.segment_seconds
@@ -278,6 +290,7 @@ def _own_threads_and_chance(threads: int | None, device: torch.device) -> Iterat
     """The caller's number of threads and torch's global generators come back afterwards."""
     before = torch.get_num_threads()
     gpus = [device.index] if device.type == "cuda" else []
+    keep_freed_memory()
     with torch.random.fork_rng(devices=gpus):
         torch.set_num_threads(threads or before)
         try:
