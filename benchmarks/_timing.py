@@ -16,6 +16,7 @@ import torch
 from _peers import Net
 
 from audiovae.evaluation.report import ResultsFile, table
+from audiovae.memory import keep_freed_memory
 from audiovae.paths import replacing
 
 PRECISIONS = ("fp32", "bf16")
@@ -24,7 +25,8 @@ Round = Mapping[str, float]  # "name precision" -> seconds of audio per CPU seco
 
 
 def one_thread() -> None:
-    """Compute on one thread, with the same treatment of tiny numbers for every net."""
+    """Compute on one thread, with the same treatment of memory and of tiny numbers for every net."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 

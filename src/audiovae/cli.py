@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 import audiovae
 from audiovae.api.shell import Choice, Fields, Shell
 from audiovae.errors import AudioVaeError, ConfigError, did_you_mean
+from audiovae.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from audiovae.config import Config
@@ -38,6 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command line; return 0, 2 for an error that has its line on stderr, or 130 for Ctrl-C."""
     logging.basicConfig(format="audiovae: %(message)s", level=logging.WARNING, stream=sys.stderr)
     words = list(sys.argv[1:] if words is None else words)
+    keep_freed_memory()  # blocks of a sound are of one size, again and again
     try:
         _app()(join_choices(words), exit_on_error=False, print_error=False)
         sys.stdout.flush()
