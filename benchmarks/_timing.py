@@ -90,19 +90,18 @@ def write_page(
     title: str,
     explanation: str,
     rows: list[dict[str, Any]],
-    found: dict[str, float],
+    found: Mapping[str, float] | None = None,
+    threads: int = 1,
 ) -> str:
-    """Store ratios, machine and date, write the page that quotes the results beside them, return it."""
+    """Store machine, date and ratios, write the page that quotes the results beside them, return it."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    for field, value in (("machine", machine()), ("date", today), ("ratios", found)):
-        results.put(field, value)
-    parts = [
-        f"# {title}",
-        explanation,
-        f"{today}, one thread of: {machine()}.",
-        table(rows),
-        table([{"ratio": name, "times": value} for name, value in found.items()]),
-    ]
+    results.put("machine", machine())
+    results.put("date", today)
+    place = f"{today}, {threads} thread{'s' * (threads > 1)} of: {machine()}."
+    parts = [f"# {title}", explanation, place, table(rows)]
+    if found:
+        results.put("ratios", dict(found))
+        parts.append(table([{"ratio": name, "times": value} for name, value in found.items()]))
     page = "\n\n".join(parts) + "\n"
     with replacing(results.path.with_suffix(".md")) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -2,7 +2,8 @@
 
     python benchmarks/front_end.py [--minutes 4]
 
-Prints a table and writes docs/results/front_end.json. Each row is the default with the options that it names.
+Parts of the default model exchanged one at a time, each trained for the same minutes on the same music as in the benchmark
+`quality_per_minute`, scored on the same held-out clips. Each row is the default with the options that it names.
 """
 
 from __future__ import annotations
@@ -11,14 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from quality import machine, music, train_and_score
+from _quality import measure, music, page
 
-from audiovae.evaluation.report import ResultsFile, table
 from audiovae.models import resolve
 from audiovae.training.config import TrainConfig
-
-OUT = Path(__file__).parents[1] / "docs" / "results" / "front_end.json"
-METRICS = ("mel", "stft", "si_sdr")
 
 ROWS: dict[str, dict[str, Any]] = {
     "default: STFT 1024 / 256, phase of the sound, re and im": {},
@@ -35,28 +32,23 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train what is missing, print the table."""
+    """Train what is missing, write the page, print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    results = ResultsFile(arguments.out)
-    for name, options in ROWS.items():
-        config = TrainConfig(
-            model=resolve("spec_frame", options),
+    parser.add_argument("--out", type=Path, default=Path("docs/results/front_end.json"))
+    options = parser.parse_args()
+    rows = {
+        name: TrainConfig(
+            model=resolve("spec_frame", changes),
             data=music(1.5),
-            minutes=arguments.minutes,
+            minutes=options.minutes,
             batch_size=4,
             tensorboard=False,
         )
-        key = {
-            "row": name,
-            "minutes": arguments.minutes,
-            "model": config.model.model_dump(mode="json"),
-        }
-        results.row(key, lambda config=config: train_and_score(config, METRICS))
-    results.put("machine", machine())
-    print(table([{k: v for k, v in row.items() if k != "model"} for row in results.rows]))
+        for name, changes in ROWS.items()
+    }
+    results = measure(options.out, options.minutes, rows, ("mel", "stft", "si_sdr"))
+    print(page(results, "How the default model was chosen", __doc__))
 
 
 if __name__ == "__main__":

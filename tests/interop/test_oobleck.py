@@ -27,6 +27,7 @@ MONO = OobleckConfig(
     sample_rate=8_000,
     channels=1,
     width=10,
+    decoder_width=14,
     strides=(4,),
     multiples=(3,),
     bottleneck=GaussianConfig(latent_dim=5, parametrisation="softplus"),
@@ -152,8 +153,8 @@ def test_configs_without_a_counterpart_are_refused() -> None:
     ):
         interop.config_to_diffusers(oobleck(0))
     values = interop.config_to_diffusers(SMALL)
-    with pytest.raises(ConfigError, match="must be equal, got 6, 12 and 6"):
-        interop.config_from_diffusers(values | {"decoder_channels": 12})
+    with pytest.raises(ConfigError, match="must be twice decoder_input_channels, got 12 and 3"):
+        interop.config_from_diffusers(values | {"encoder_hidden_size": 12})
     del values["audio_channels"]
     with pytest.raises(ConfigError, match="'audio_channels'"):
         interop.config_from_diffusers(values)

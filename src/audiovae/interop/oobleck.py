@@ -78,12 +78,13 @@ def config_from_diffusers(values: Mapping[str, Any]) -> OobleckConfig:
     whose widths ours cannot have.
     """
     try:
-        width, decoder_width = values["encoder_hidden_size"], values["decoder_channels"]
-        latent_dim = values["decoder_input_channels"]
+        width, latent_dim = values["encoder_hidden_size"], values["decoder_input_channels"]
+        decoder_width = values["decoder_channels"]
         fields = {
             "sample_rate": values["sampling_rate"],
             "channels": values["audio_channels"],
             "width": width,
+            "decoder_width": None if decoder_width == width else decoder_width,
             "strides": tuple(values["downsampling_ratios"]),
             "multiples": tuple(values["channel_multiples"]),
         }
@@ -91,10 +92,10 @@ def config_from_diffusers(values: Mapping[str, Any]) -> OobleckConfig:
         raise ConfigError(
             f"not a config of diffusers' AutoencoderOobleck: it lacks {error}"
         ) from None
-    if width != decoder_width or width != 2 * latent_dim:
+    if width != 2 * latent_dim:  # diffusers' encoder ends in as many channels as it begins with
         raise ConfigError(
-            "encoder_hidden_size, decoder_channels and twice decoder_input_channels must be equal, "
-            f"got {width}, {decoder_width} and {2 * latent_dim}"
+            "encoder_hidden_size must be twice decoder_input_channels, "
+            f"got {width} and {latent_dim}"
         )
     bottleneck = GaussianConfig(latent_dim=latent_dim, parametrisation="softplus")
     config: OobleckConfig = parse(OobleckConfig, {**fields, "bottleneck": bottleneck})
@@ -116,7 +117,7 @@ def config_to_diffusers(config: OobleckConfig) -> dict[str, Any]:
         "encoder_hidden_size": config.width,
         "downsampling_ratios": list(config.strides),
         "channel_multiples": list(config.multiples),
-        "decoder_channels": config.width,
+        "decoder_channels": config.decoder_width or config.width,
         "decoder_input_channels": latent_dim,
         "audio_channels": config.channels,
         "sampling_rate": config.sample_rate,

@@ -35,6 +35,7 @@ class OobleckConfig(ModelConfig):
     kind: Literal["oobleck"] = "oobleck"
     bottleneck: GaussianConfig = GaussianConfig(parametrisation="softplus")
     width: int = Field(128, ge=1)  # channels beside the waveform
+    decoder_width: int | None = Field(None, ge=1)  # the decoder's; None: the same
     strides: tuple[Annotated[int, Field(ge=2)], ...] = Field((2, 4, 4, 8, 8), min_length=1)
     multiples: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8, 16)  # of width, by stage
 
@@ -53,9 +54,15 @@ class OobleckConfig(ModelConfig):
         return math.prod(self.strides)
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def encoder_widths(self) -> tuple[int, ...]:
         """Channels beside the waveform and after each stage of the encoder."""
         return tuple(self.width * multiple for multiple in (1, *self.multiples))
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """Channels beside the latent and after each stage of the decoder."""
+        width = self.decoder_width or self.width
+        return tuple(width * multiple for multiple in (*self.multiples[::-1], 1))
 
 
 def oobleck(
@@ -119,7 +126,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: OobleckConfig) -> None:
         super().__init__()
-        widths = config.widths
+        widths = config.encoder_widths
         self.first = same_conv(config.channels, widths[0], 7)
         self.stages = nn.Sequential(*map(DownStage, widths[:-1], widths[1:], config.strides))
         self.snake = Snake(widths[-1])
@@ -136,7 +143,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: OobleckConfig) -> None:
         super().__init__()
-        widths = config.widths[::-1]
+        widths = config.decoder_widths
         self.first = same_conv(config.bottleneck.latent_dim, widths[0], 7)
         self.stages = nn.Sequential(*map(UpStage, widths[:-1], widths[1:], config.strides[::-1]))
         self.snake = Snake(widths[-1])

@@ -6,17 +6,18 @@ leave the machine alone. A run is a folder in the cache that can be stopped and 
 
 from __future__ import annotations
 
-import platform
-from datetime import date
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from music import fetch
+from _music import fetch
+from _timing import paragraph, write_page
 
 import audiovae
 from audiovae.data import FolderData, open_dataset
 from audiovae.evaluation import score
-from audiovae.evaluation.report import config_hash
+from audiovae.evaluation.report import ResultsFile, config_hash
 from audiovae.models import Autoencoder
 from audiovae.paths import cache_folder
 from audiovae.training.config import RunRecord, TrainConfig
@@ -24,6 +25,24 @@ from audiovae.training.run import run
 
 CLIP_SECONDS = 10.0
 CLIPS = 12
+
+
+def measure(
+    out: Path, minutes: float, rows: Mapping[str, TrainConfig], metrics: tuple[str, ...]
+) -> ResultsFile:
+    """Train and score each row that is not in the results yet."""
+    results = ResultsFile(out)
+    for name, config in rows.items():
+        key = {"row": name, "minutes": minutes, "model": config.model.model_dump(mode="json")}
+        shown = results.row(key, lambda config=config: train_and_score(config, metrics))  # type: ignore[misc]
+        print({k: v for k, v in shown.items() if k != "model"}, flush=True)
+    return results
+
+
+def page(results: ResultsFile, title: str, doc: str | None) -> str:
+    """Write the page that quotes the results, every row of them; return it."""
+    rows = [{k: v for k, v in row.items() if k != "model"} for row in results.rows]
+    return write_page(results, title, paragraph(doc), rows, threads=torch.get_num_threads())
 
 
 def music(segment_seconds: float, valid_crops: int = 16) -> FolderData:
@@ -59,13 +78,3 @@ def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, f
         for batch in data.valid_batches(1)
     ]
     return {name: sum(row[name] for row in rows) / len(rows) for name in metrics}
-
-
-def machine() -> dict[str, Any]:
-    """What and when, for the page that quotes the figures."""
-    return {
-        "date": date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
