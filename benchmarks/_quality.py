@@ -25,6 +25,7 @@ from audiovae.training.run import run
 
 CLIP_SECONDS = 10.0
 CLIPS = 12
+PARTS = ("model", "objective")  # of a run's config that a row is known by, besides its name
 
 
 def measure(
@@ -33,15 +34,16 @@ def measure(
     """Train and score each row that is not in the results yet."""
     results = ResultsFile(out)
     for name, config in rows.items():
-        key = {"row": name, "minutes": minutes, "model": config.model.model_dump(mode="json")}
+        parts = config.model_dump(mode="json", include=set(PARTS))
+        key = {"row": name, "minutes": minutes, **parts}
         shown = results.row(key, lambda config=config: train_and_score(config, metrics))  # type: ignore[misc]
-        print({k: v for k, v in shown.items() if k != "model"}, flush=True)
+        print({k: v for k, v in shown.items() if k not in PARTS}, flush=True)
     return results
 
 
 def page(results: ResultsFile, title: str, doc: str | None) -> str:
     """Write the page that quotes the results, every row of them; return it."""
-    rows = [{k: v for k, v in row.items() if k != "model"} for row in results.rows]
+    rows = [{k: v for k, v in row.items() if k not in PARTS} for row in results.rows]
     return write_page(results, title, paragraph(doc), rows, threads=torch.get_num_threads())
 
 

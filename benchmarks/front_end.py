@@ -3,7 +3,8 @@
     python benchmarks/front_end.py [--minutes 4]
 
 Parts of the default model exchanged one at a time, each trained for the same minutes on the same music as in the benchmark
-`quality_per_minute`, scored on the same held-out clips. Each row is the default with the options that it names.
+`quality_per_minute`, scored on the same held-out clips. Each row is the default with the options, or the weights of the
+objective, that it names.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from _quality import measure, music, page
 
 from audiovae.models import resolve
 from audiovae.training.config import TrainConfig
+from audiovae.training.objective import ObjectiveConfig
 
-ROWS: dict[str, dict[str, Any]] = {
-    "default: STFT 1024 / 256, phase of the sound, re and im": {},
+MODELS: dict[str, dict[str, Any]] = {
+    "the default: STFT 1024 / 256, phase of the sound, re and im": {},
     "phase of each frame": {"phase": "frame"},
     "window 2048 / 512": {"phase": "frame", "win_length": 2048, "frame_hop": 512, "stride": 2},
     "window 1024 / 512": {"frame_hop": 512, "stride": 2},
@@ -29,6 +31,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "no blocks at the filter bank's rate": {"depth": 0, "latent_depth": 4},
     "narrow and deep": {"width": 192, "latent_width": 384, "depth": 2, "latent_depth": 5},
 }
+WEIGHTS: dict[str, dict[str, float]] = {
+    "no L1 term": {"l1": 0.0},
+    "no complex term": {"complex": 0.0},
+    "complex term 10": {"complex": 10.0},
+    "no STFT term": {"stft": 0.0},
+    "KL 10 times": {"kl": 2.5e-5},
+}
 
 
 def main() -> None:
@@ -37,15 +46,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/front_end.json"))
     options = parser.parse_args()
+    changes = [(name, model, {}) for name, model in MODELS.items()]
+    changes += [(name, {}, weights) for name, weights in WEIGHTS.items()]
     rows = {
         name: TrainConfig(
-            model=resolve("spec_frame", changes),
+            model=resolve("spec_frame", model),
+            objective=ObjectiveConfig(weights=weights),
             data=music(1.5),
             minutes=options.minutes,
-            batch_size=4,
             tensorboard=False,
         )
-        for name, changes in ROWS.items()
+        for name, model, weights in changes
     }
     results = measure(options.out, options.minutes, rows, ("mel", "stft", "si_sdr"))
     print(page(results, "How the default model was chosen", __doc__))
