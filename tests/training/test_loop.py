@@ -126,7 +126,7 @@ def test_measuring_leaves_no_trace(feed: Feed) -> None:
     ("pace", "seconds", "expected"),
     [
         (Pace(0.5, 0.1), 100.0, (196, 10)),  # twenty validations, 2 s in all
-        (Pace(0.5, 2.5), 100.0, (190, 95)),  # two, a twentieth of the time
+        (Pace(0.5, 5.0), 100.0, (180, 90)),  # two, a tenth of the time
         (Pace(0.5, 500.0), 100.0, (1, 1)),  # never none
         (Pace(0.5, 0.1, measuring=20.0), 100.0, (156, 8)),
     ],

@@ -63,7 +63,9 @@ class TrainConfig(Config):
     threads: int | None = Field(
         None, ge=1
     )  # None: torch's own choice; exact resume needs the same number
-    prefetch: int = Field(2, ge=0)  # batches made ahead in a thread each; 0: none
+    prefetch: int | None = Field(
+        None, ge=0
+    )  # batches made ahead in threads; None: 2 beside a GPU, else 0
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

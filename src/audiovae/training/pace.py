@@ -18,7 +18,7 @@ from audiovae.training.schedules import Progress
 WARM_UP_STEPS = 2  # the first steps pay for memory, kernels and file caches
 TIMED_STEPS = 20  # at most, and at most a twentieth of the minutes
 VALIDATIONS = 20  # in a run
-VALIDATION_SHARE = 0.05  # of the minutes, at most
+VALIDATION_SHARE = 0.1  # of the minutes, at most
 
 
 class Pace(NamedTuple):
