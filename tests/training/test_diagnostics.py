@@ -77,7 +77,7 @@ def test_a_high_beta_collapses_the_posterior_and_the_alarm_says_so() -> None:
     assert alarms[0] == []  # one look is not enough
     (alarm,) = alarms[-1]
     assert alarm.startswith("posterior-collapse: ")
-    assert "of 4 latent dimensions are active" in alarm
+    assert "of 4 latent dimensions are used" in alarm
     assert "since step 40" in alarm
     assert "objective.free_bits" in alarm
     assert "objective.beta.kind" in alarm
@@ -127,7 +127,7 @@ def test_a_latent_that_shrinks_is_named() -> None:
     assert alarm.update(100, meter_of(32)) == []
     assert alarm.update(200, meter_of(15)) == []
     (said,) = alarm.update(300, meter_of(14))
-    assert said.startswith("shrinking-latent: 14 of 40 latent dimensions are active")
+    assert said.startswith("shrinking-latent: 14 of 40 latent dimensions are used")
     assert "32 were, since step 200. Beta grows faster" in said
     assert alarm.update(400, meter_of(16)) == []
 
@@ -148,3 +148,14 @@ def test_the_alarms_memory_goes_through_json() -> None:
     alarm.update(7, meter_of(0))
     again.load_state_dict(json.loads(json.dumps(alarm.state_dict())))
     assert again.update(8, meter_of(0)) == alarm.update(8, meter_of(0)) != []
+
+
+def test_a_latent_of_little_variance_and_less_noise_is_used_and_no_collapse() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mu = 0.05 * torch.randn(8, 4, 200, generator=generator)  # variance 0.0025: not active
+    alarm = CollapseAlarm(patience=1)
+    for log_sigma, used in ((-4.0, 4), (-1.0, 0)):  # sigma^2 of 0.0003 and 0.135
+        meter = LatentMeter(4, 100.0)
+        meter.update(mu, torch.full_like(mu, 2 * log_sigma))
+        assert (meter.active_units, meter.used_units) == (0, used)
+        assert bool(alarm.update(1, meter)) == (used == 0)

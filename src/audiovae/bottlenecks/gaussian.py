@@ -21,6 +21,11 @@ from audiovae.nn.densities import kl_standard_normal, smooth_bound
 from audiovae.nn.noise import standard_normal
 
 
+START_LOGVAR = (
+    -6.0
+)  # sigma 0.05: a decoder that first meets a latent under noise learns to do without it
+
+
 class Bottled(NamedTuple):
     """What every bottleneck returns."""
 
@@ -52,6 +57,8 @@ class Gaussian(nn.Module):
         self.moments: nn.Module = (
             nn.Identity() if width is None else nn.Conv1d(width, 2 * config.latent_dim, 1)
         )
+        if width is not None and config.parametrisation == "logvar":
+            nn.init.constant_(self.moments.bias[config.latent_dim :], START_LOGVAR)
 
     def forward(
         self, h: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()

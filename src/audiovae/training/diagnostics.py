@@ -6,8 +6,11 @@
 
 Alarms, each on the second look in a row that shows it (one look is often the first minute of a training):
 
-    posterior-collapse  fewer than one dimension in twenty is active, or the KL is below 0.05 bits a frame
-    shrinking-latent    fewer than half as many dimensions are active as there once were
+    posterior-collapse  fewer than one dimension in twenty is used, or the KL is below 0.05 bits a frame
+    shrinking-latent    fewer than half as many dimensions are used as there once were
+
+A dimension is used if it is active, or if its mean varies by more than its own noise, however little that is: so do
+the latents of a net's first steps, which begin with a small sigma.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from audiovae.latents import LatentFit, LatentStatistics
 ACTIVE_VARIANCE = 0.01
 COLLAPSED_SHARE = 1 / 20  # of the dimensions
 COLLAPSED_BITS = 0.05  # of KL in a frame
-SHRUNK_SHARE = 1 / 2  # of the most dimensions that ever were active
+SHRUNK_SHARE = 1 / 2  # of the most dimensions that ever were used
 
 ADVICE = {
     "posterior-collapse": (
@@ -65,6 +68,13 @@ class LatentMeter:
         return int((self.statistics().mean_variance > ACTIVE_VARIANCE).sum())
 
     @property
+    def used_units(self) -> int:
+        """Active dimensions, and those whose posterior mean varies by more than the posterior itself."""
+        statistics = self.statistics()
+        noise = statistics.covariances[0].diagonal() - statistics.mean_variance  # mean of sigma^2
+        return int((statistics.mean_variance > noise.clamp(max=ACTIVE_VARIANCE)).sum())
+
+    @property
     def bits_per_second(self) -> float:
         """The KL of all dimensions as a rate."""
         return float(self.kl_per_dimension.sum()) * self.frame_rate / math.log(2)
@@ -81,20 +91,22 @@ class CollapseAlarm:
         self.patience = patience  # looks in a row before an alarm
         self._since: dict[str, int] = {}  # alarm: the step that first showed it, while it lasts
         self._looks: dict[str, int] = {}
-        self._most_active = 0
+        self._most_used = 0
 
     def update(self, step: int, meter: LatentMeter) -> list[str]:
         """Take a look after a step; return the alarms that stand, each as "name: seen, since. What to do"."""
-        active, bits = meter.active_units, meter.bits_per_second
-        self._most_active = max(self._most_active, active)
+        used, bits = meter.used_units, meter.bits_per_second
+        self._most_used = max(self._most_used, used)
         collapsed = (
-            active < COLLAPSED_SHARE * meter.latent_dim or bits < COLLAPSED_BITS * meter.frame_rate
+            used < COLLAPSED_SHARE * meter.latent_dim or bits < COLLAPSED_BITS * meter.frame_rate
         )
-        shrunk = active < SHRUNK_SHARE * self._most_active
-        seen = f"{active} of {meter.latent_dim} latent dimensions are active at {bits:.1f} bits per second"
+        shrunk = used < SHRUNK_SHARE * self._most_used
+        seen = (
+            f"{used} of {meter.latent_dim} latent dimensions are used at {bits:.1f} bits per second"
+        )
         standing = {
             "posterior-collapse": seen if collapsed else None,
-            "shrinking-latent": f"{seen}, {self._most_active} were"
+            "shrinking-latent": f"{seen}, {self._most_used} were"
             if shrunk and not collapsed
             else None,
         }
@@ -109,13 +121,13 @@ class CollapseAlarm:
         return {
             "since": dict(self._since),
             "looks": dict(self._looks),
-            "most_active": self._most_active,
+            "most_used": self._most_used,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to what `state_dict` returned."""
         self._since, self._looks = dict(state["since"]), dict(state["looks"])
-        self._most_active = state["most_active"]
+        self._most_used = state["most_used"]
 
     def _lasts(self, name: str, seen: bool, step: int) -> bool:
         if not seen:
