@@ -54,11 +54,11 @@ class Gaussian(nn.Module):
         super().__init__()
         self.config = config
         self.frame_rate = frame_rate  # frames per second: makes the KL a rate
-        self.moments: nn.Module = (
-            nn.Identity() if width is None else nn.Conv1d(width, 2 * config.latent_dim, 1)
-        )
-        if width is not None and config.parametrisation == "logvar":
-            nn.init.constant_(self.moments.bias[config.latent_dim :], START_LOGVAR)
+        self.moments: nn.Module = nn.Identity()
+        if width is not None:
+            self.moments = projection = nn.Conv1d(width, 2 * config.latent_dim, 1)
+            if projection.bias is not None and config.parametrisation == "logvar":
+                nn.init.constant_(projection.bias[config.latent_dim :], START_LOGVAR)
 
     def forward(
         self, h: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
