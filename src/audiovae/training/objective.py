@@ -42,7 +42,7 @@ from audiovae.training.schedules import BetaSchedule, Progress, beta_at
 
 NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     # The L1 term is what teaches phase, from the loud low partials upwards; without it the spectral terms alone settle on
-    # right envelopes with a random fine structure (docs/results/front_end.md).
+    # right envelopes with a random fine structure (the row "no L1 term" of benchmarks/front_end.py).
     # 0.15 = one seventh: the STFT term is a sum over seven windows; 2.5e-6 a nat per second = 1e-4 a nat per frame at 43 Hz
     "spectral": {"stft": 0.15, "mel": 1.0, "l1": 50.0, "complex": 3.0, "kl": 2.5e-6},
     "mission": {"stft": 1.0, "l1": 10.0, "kl": 1e-5},
