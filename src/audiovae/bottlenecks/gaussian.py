@@ -20,10 +20,7 @@ from audiovae.config import Config
 from audiovae.nn.densities import kl_standard_normal, smooth_bound
 from audiovae.nn.noise import standard_normal
 
-
-START_LOGVAR = (
-    -6.0
-)  # sigma 0.05: a decoder that first meets a latent under noise learns to do without it
+START_LOGVAR = -6.0  # sigma 0.05: behind more noise a decoder first learns to ignore the latent
 
 
 class Bottled(NamedTuple):
