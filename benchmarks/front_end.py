@@ -3,7 +3,7 @@
     python benchmarks/front_end.py [--minutes 4]
 
 Parts of the default model exchanged one at a time, each trained for the same minutes on the same music as in the benchmark
-`quality_per_minute`, scored on the same held-out clips. Each row is the default with the options, or the weights of the
+`quality_per_minute`, scored on the same held-out clips. Each row is the default with the options, or settings of the
 objective, that it names.
 """
 
@@ -31,12 +31,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "no blocks at the filter bank's rate": {"depth": 0, "latent_depth": 4},
     "narrow and deep": {"width": 192, "latent_width": 384, "depth": 2, "latent_depth": 5},
 }
-WEIGHTS: dict[str, dict[str, float]] = {
-    "no L1 term": {"l1": 0.0},
-    "no complex term": {"complex": 0.0},
-    "complex term 10": {"complex": 10.0},
-    "no STFT term": {"stft": 0.0},
-    "KL 10 times": {"kl": 2.5e-5},
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "spectral terms from the first step on": {"spectral": {}},
+    "no L1 term": {"weights": {"l1": 0.0}},
+    "no complex term": {"weights": {"complex": 0.0}},
+    "complex term 10": {"weights": {"complex": 10.0}},
+    "no STFT term": {"weights": {"stft": 0.0}},
+    "KL 10 times": {"weights": {"kl": 2.5e-5}},
 }
 
 
@@ -47,16 +48,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/front_end.json"))
     options = parser.parse_args()
     changes = [(name, model, {}) for name, model in MODELS.items()]
-    changes += [(name, {}, weights) for name, weights in WEIGHTS.items()]
+    changes += [(name, {}, objective) for name, objective in OBJECTIVES.items()]
     rows = {
         name: TrainConfig(
             model=resolve("spec_frame", model),
-            objective=ObjectiveConfig(weights=weights),
+            objective=ObjectiveConfig(**objective),
             data=music(1.5),
             minutes=options.minutes,
             tensorboard=False,
         )
-        for name, model, weights in changes
+        for name, model, objective in changes
     }
     results = measure(options.out, options.minutes, rows, ("mel", "stft", "si_sdr"))
     print(page(results, "How the default model was chosen", __doc__))

@@ -239,3 +239,14 @@ def test_silence_and_full_scale_have_finite_gradients(name: str, level: float) -
 def test_is_elbo_tells_likelihoods_from_distances() -> None:
     assert objective(name="elbo").is_elbo
     assert not objective().is_elbo
+
+
+def test_spectral_terms_come_after_the_waveform() -> None:
+    out, x = scene()
+    at = {step: objective()(out, x, Progress(step, 100, 0)).weighted for step in (0, 25, 40)}
+    for name in ("stft", "mel", "complex"):
+        assert at[0][name] == 0
+        assert at[25][name] > 0
+    from_the_start = objective(spectral={})(out, x, Progress(40, 100, 0)).weighted
+    assert at[40] == from_the_start
+    assert at[0]["l1"] == at[40]["l1"] > 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audiovae.config import parse
 from audiovae.errors import ConfigError
-from audiovae.training.schedules import BetaSchedule, Progress, Shape, beta_at, ramp, warmup_cosine
+from audiovae.training.schedules import Progress, Schedule, Shape, ramp, value_at, warmup_cosine
 
 RISING: list[Shape] = ["linear", "cosine", "sigmoid"]
 
@@ -18,7 +18,7 @@ def at(step: int, total: int = 100) -> Progress:
 
 
 def test_constant_is_any_value_from_the_first_step() -> None:
-    assert [beta_at(BetaSchedule(high=4.5), at(step)) for step in (0, 50, 99)] == [4.5] * 3
+    assert [value_at(Schedule(high=4.5), at(step)) for step in (0, 50, 99)] == [4.5] * 3
 
 
 @pytest.mark.parametrize("shape", [*RISING, "cyclical"])
@@ -56,15 +56,15 @@ def test_cyclical_rises_in_half_of_each_cycle_and_starts_again() -> None:
 
 
 def test_a_share_of_the_run_and_steps_say_the_same() -> None:
-    share = BetaSchedule(kind="cosine", start=0.1, stop=0.6)
-    steps = BetaSchedule(kind="cosine", start=20, stop=120, unit="steps")
+    share = Schedule(kind="cosine", start=0.1, stop=0.6)
+    steps = Schedule(kind="cosine", start=20, stop=120, unit="steps")
     for step in range(0, 200, 7):
-        assert beta_at(share, at(step, 200)) == pytest.approx(beta_at(steps, at(step, 200)))
+        assert value_at(share, at(step, 200)) == pytest.approx(value_at(steps, at(step, 200)))
 
 
 def test_beta_may_fall() -> None:
-    falling = BetaSchedule(kind="linear", low=4, high=1, start=0, stop=1)
-    assert beta_at(falling, at(50)) == 2.5
+    falling = Schedule(kind="linear", low=4, high=1, start=0, stop=1)
+    assert value_at(falling, at(50)) == 2.5
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_beta_may_fall() -> None:
 )
 def test_an_impossible_schedule_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(BetaSchedule, wrong)
+        parse(Schedule, wrong)
 
 
 def test_the_learning_rate_rises_then_falls_to_its_floor() -> None:

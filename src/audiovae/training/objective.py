@@ -38,7 +38,7 @@ from audiovae.losses.spectral import (
 from audiovae.losses.waveform import LOG_SIGMA_FLOOR, gaussian_nll, l1
 from audiovae.models.base import Reconstruction
 from audiovae.nn.noise import mix
-from audiovae.training.schedules import BetaSchedule, Progress, beta_at
+from audiovae.training.schedules import Progress, Schedule, value_at
 
 NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     # The L1 term is what teaches phase, from the loud low partials upwards; without it the spectral terms alone settle on
@@ -48,6 +48,9 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     "mission": {"stft": 1.0, "l1": 10.0, "kl": 1e-5},
     "elbo": {"gaussian": 1.0, "kl": 1.0},
 }
+# The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
+# still, and out of there the waveform is hardly learned any more.
+NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
 _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million either way
 
 
@@ -58,7 +61,8 @@ class ObjectiveConfig(Config):
     weights: dict[str, float] = Field(
         default_factory=dict
     )  # changes to the named table; 0 leaves a term out
-    beta: BetaSchedule = Field(default_factory=BetaSchedule)
+    beta: Schedule = Field(default_factory=Schedule)
+    spectral: Schedule | None = None  # of the stft, mel and complex weights; None: as named below
     free_bits: float = Field(
         0.0, ge=0
     )  # bits per dimension and latent frame that cost nothing to use
@@ -108,6 +112,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config, self.sample_rate = config, sample_rate
         self.weights = NAMED_WEIGHTS[config.name] | config.weights
+        self.spectral = config.spectral or NAMED_SPECTRAL.get(config.name) or Schedule()
         for name, weight in self.weights.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ConfigError(
@@ -150,9 +155,11 @@ class Objective(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # log spectra need all bits of a float32
             raw = self._raw(scene)
             costs = raw | ({"kl": _kl(scene, free=True)} if self._free(out) else {})
-            beta = beta_at(self.config.beta, at) * float(self.log_control.exp())
+            beta = value_at(self.config.beta, at) * float(self.log_control.exp())
+            rise = value_at(self.spectral, at)
+            factors = {"kl": beta, "stft": rise, "mel": rise, "complex": rise}
             weighted = {
-                name: weight * (beta if name == "kl" else 1.0) * costs[name]
+                name: weight * factors.get(name, 1.0) * costs[name]
                 for name, weight in self.weights.items()
                 if weight > 0
             }

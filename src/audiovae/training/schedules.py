@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     seed: int
 
 
-class BetaSchedule(Config):
+class Schedule(Config):
     """The weight of the KL over a run: `low` until `start`, a ramp, `high` from `stop` on."""
 
     kind: Shape = "constant"  # constant stays at `high`
@@ -51,7 +51,7 @@ class BetaSchedule(Config):
         return self
 
 
-def beta_at(schedule: BetaSchedule, at: Progress) -> float:
+def value_at(schedule: Schedule, at: Progress) -> float:
     """The value of beta at a step."""
     if schedule.kind == "constant":
         return schedule.high
