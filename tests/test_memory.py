@@ -10,9 +10,9 @@ import resource, torch
 from audiovae.memory import keep_freed_memory
 keep = {keep} and keep_freed_memory()
 def work():
-    x = torch.ones(4_000_000)
+    x = torch.ones(16_000_000)  # 64 MB: above the 32 MB up to which glibc adapts by itself
     return x * 2
-for _ in range(4):
+for _ in range(8):
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
