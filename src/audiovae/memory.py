@@ -1,7 +1,7 @@
 """Keep freed memory instead of handing it back to the system and fetching it again in the next step.
 
 A training step allocates the same large tensors every time. glibc returns each of them to the system as soon as it is
-free, and the system then clears every page anew on first touch: a fifth of a small model's step on a CPU.
+free, and the system then clears every page anew on first touch, which a small model's step on a CPU feels.
 """
 
 from __future__ import annotations

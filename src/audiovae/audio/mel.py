@@ -81,7 +81,7 @@ def mel_filters(
 def mel_bands(magnitude: Tensor, sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     """Sum a magnitude spectrum into Slaney's mel bands.  [R, F, N] -> [R, F, n_mels].
 
-    Equal to magnitude @ mel_filters(...).mT, at a quarter of the work: most of the filters' weights are zero, so the
+    Equal to magnitude @ mel_filters(...).mT, with less work: most of the filters' weights are zero, so the
     bands are taken 40 at a time, each group from the bins that it covers.
     """
     filters = mel_filters(sample_rate, n_fft, n_mels).to(magnitude)

@@ -116,7 +116,7 @@ def blocks(like: Tensor) -> Iterator[slice]:
 
 
 def _power(spectrum: Tensor) -> Tensor:
-    """|X|^2; three times faster on a processor than the complex |X|."""
+    """|X|^2; cheaper on a processor than the complex |X|."""
     return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
 
 

@@ -258,7 +258,7 @@ def _write(record: RunRecord, folder: Path) -> None:
 
 
 def _ahead(config: TrainConfig, device: torch.device) -> int:
-    """Batches to make ahead: on a CPU none, a step there is a third slower if it has to share the cores."""
+    """Batches to make ahead: on a CPU none, where a step is slower if it has to share the cores."""
     if config.prefetch is not None:
         return config.prefetch
     return 0 if device.type == "cpu" else 2
