@@ -10,26 +10,18 @@ with "softplus" the scale of Stable Audio: exp(logvar / 2) = softplus(scale) + 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from audiovae.bottlenecks.base import Bottled, Bottleneck
 from audiovae.config import Config
 from audiovae.nn.densities import kl_standard_normal, smooth_bound
 from audiovae.nn.noise import standard_normal
 
 START_LOGVAR = -6.0  # sigma 0.05: behind more noise a decoder first learns to ignore the latent
-
-
-class Bottled(NamedTuple):
-    """What every bottleneck returns."""
-
-    z: Tensor  # [B, D, F]
-    codes: tuple[Tensor, ...]  # [B, K, F] int64 each, coarse first; empty if continuous
-    moments: tuple[Tensor, Tensor] | None  # (mu, logvar), [B, D, F] each; None if discrete
-    terms: dict[str, Tensor]  # unweighted scalars, e.g. {"kl": nats per second}
 
 
 class GaussianConfig(Config):
@@ -44,7 +36,7 @@ class GaussianConfig(Config):
     )  # smooth; sigma from 0.0025 to 7.4
 
 
-class Gaussian(nn.Module):
+class Gaussian(Bottleneck):
     """h [B, W, F] -> mu, logvar -> z [B, D, F].  With width None, h is the moments [B, 2 D, F]."""
 
     def __init__(self, config: GaussianConfig, width: int | None, frame_rate: float) -> None:

@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from audiovae.bottlenecks import Bottled, GaussianConfig
+from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, Bottleneck, GaussianConfig
 from audiovae.config import Config
-from audiovae.errors import expect_latent, expect_waveform
+from audiovae.errors import LatentError, expect_latent, expect_waveform
 from audiovae.latents import LatentStatistics
+from audiovae.nn.noise import mix
 
 
 class ModelConfig(Config):
@@ -25,7 +26,12 @@ class ModelConfig(Config):
 
     sample_rate: int = Field(44_100, ge=1_000, le=384_000)  # Hz
     channels: int = Field(2, ge=1, le=8)  # C
-    bottleneck: GaussianConfig = GaussianConfig()
+    bottleneck: AnyBottleneckConfig = GaussianConfig()
+
+    @property
+    def default_objective(self) -> str:
+        """The named objective (training/objective.py) that trains this family."""
+        return "spectral"
 
     @property
     def hop_length(self) -> int:
@@ -58,10 +64,12 @@ class Reconstruction(NamedTuple):
 class Autoencoder(nn.Module):
     """Base of every family: checks at the border, `encode` / `decode` / `forward` in one form.
 
-    A family gives `bottle` and `synthesise`, and the two contexts.
+    A family gives `bottle` and `synthesise`, and the two contexts; one whose bottleneck is not `self.bottleneck` gives
+    `codebook_sizes` and `from_codes` too.
     """
 
     config: ModelConfig
+    bottleneck: Bottleneck
     model_hash: str | None = None  # of the files it was loaded from; None if it was not
     statistics: LatentStatistics | None = (
         None  # of the latent over the data, where they were stored
@@ -117,6 +125,12 @@ class Autoencoder(nn.Module):
         return self.config.bottleneck.latent_dim
 
     @property
+    def codebook_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """For each level of codes, coarse first: how many codes each of its K codebooks has; empty if continuous."""
+        sizes = self.bottleneck.codebook_sizes
+        return (sizes,) if sizes else ()
+
+    @property
     def receptive_field(self) -> int:
         """Input samples that can change one sample of the reconstruction."""
         ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
@@ -141,13 +155,34 @@ class Autoencoder(nn.Module):
         padded = nn.functional.pad(x, (0, -x.shape[-1] % self.hop_length))
         return self.bottle(padded, sample=sample, generators=generators)
 
-    def decode(self, z: Tensor, length: int | None = None) -> Tensor:
-        """Decode a latent.  z [B, D, F] -> x_hat [B, C, length], at most F * hop_length samples.
+    def decode(self, latent: Tensor | Sequence[Tensor], length: int | None = None) -> Tensor:
+        """Decode a latent z [B, D, F], or codes: [B, K, F] for each level, any number of the coarse ones.
 
-        Raises LatentError if z has another shape.
+        -> x_hat [B, C, length], at most F * hop_length samples.  Raises LatentError if the latent has another shape
+        or a code is out of range.
         """
+        z = latent if isinstance(latent, Tensor) else self.from_codes(latent)
         expect_latent(z, self.latent_dim)
         return self.synthesise(z)[..., :length]
+
+    def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
+        """Codes of one or more levels, coarse first, [B, K, F] each with K from 1 to all codebooks -> z [B, D, F].
+
+        Raises LatentError for codes out of range, of too many levels or codebooks, or if the latent is continuous.
+        """
+        if len(codes) != 1:
+            raise LatentError(f"this model has one level of codes, got {len(codes)}")
+        return self.bottleneck.from_codes(codes[0])
+
+    def commit(self, seed: int) -> None:
+        """Let every bottleneck take over what a step, proved finite, has seen."""
+        for number, bottleneck in enumerate(self._bottlenecks()):
+            bottleneck.commit(mix(seed, number))
+
+    def discard(self) -> None:
+        """Let every bottleneck forget what a step has seen."""
+        for bottleneck in self._bottlenecks():
+            bottleneck.discard()
 
     def forward(
         self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
@@ -155,3 +190,6 @@ class Autoencoder(nn.Module):
         """Encode and decode.  x [B, C, T] -> x_hat [B, C, T], with the bottleneck's result."""
         bottled = self.encode(x, sample=sample, generators=generators)
         return Reconstruction(self.decode(bottled.z, x.shape[-1]), *bottled)
+
+    def _bottlenecks(self) -> list[Bottleneck]:
+        return [module for module in self.modules() if isinstance(module, Bottleneck)]

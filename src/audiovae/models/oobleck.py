@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from audiovae.bottlenecks import Bottled, Gaussian, GaussianConfig
+from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, GaussianConfig, build_bottleneck
 from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.conv import down_conv, inputs_of, same_conv, up_conv
@@ -33,7 +33,7 @@ class OobleckConfig(ModelConfig):
     """What an Oobleck is made of."""
 
     kind: Literal["oobleck"] = "oobleck"
-    bottleneck: GaussianConfig = GaussianConfig(parametrisation="softplus")
+    bottleneck: AnyBottleneckConfig = GaussianConfig(parametrisation="softplus")
     width: int = Field(128, ge=1)  # channels beside the waveform
     decoder_width: int | None = Field(None, ge=1)  # the decoder's; None: the same
     strides: tuple[Annotated[int, Field(ge=2)], ...] = Field((2, 4, 4, 8, 8), min_length=1)
@@ -93,7 +93,7 @@ class Oobleck(Autoencoder):
     def __init__(self, config: OobleckConfig) -> None:
         super().__init__(config)
         self.encoder = Encoder(config)
-        self.bottleneck = Gaussian(config.bottleneck, None, config.frame_rate)
+        self.bottleneck = build_bottleneck(config.bottleneck, None, config.frame_rate)
         self.decoder = Decoder(config)
 
     def bottle(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from audiovae.audio.stereo import left_right, mid_side
 from audiovae.audio.transforms import MDCT, STFT, Phase, window_margins
-from audiovae.bottlenecks import Bottled, Gaussian, GaussianConfig
+from audiovae.bottlenecks import Bottled, GaussianConfig, build_bottleneck
 from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.blocks import FrameBlock, frame_margins
@@ -99,7 +99,9 @@ class SpecFrame(Autoencoder):
         self.encoder_frames = self._blocks(config.width, config.depth)
         self.join = nn.Linear(joined, config.latent_width)
         self.encoder = self._blocks(config.latent_width, config.latent_depth)
-        self.bottleneck = Gaussian(config.bottleneck, config.latent_width, config.frame_rate)
+        self.bottleneck = build_bottleneck(
+            config.bottleneck, config.latent_width, config.frame_rate
+        )
         self.unfold = nn.Linear(config.bottleneck.latent_dim, config.latent_width)
         self.decoder = self._blocks(config.latent_width, config.latent_depth)
         self.split = nn.Linear(config.latent_width, joined)

@@ -33,11 +33,8 @@ from audiovae.training.objective import Objective, Weighed
 from audiovae.training.schedules import Progress, warmup_cosine
 from audiovae.training.tracking import Report
 
-NOISE, CHANCE, VALIDATION = (
-    1,
-    2,
-    3,
-)  # streams of random numbers: the posterior's draw, anything else, validation
+# streams of random numbers: the posterior's draw, anything else, validation, codes that are revived
+NOISE, CHANCE, VALIDATION, CODES = 1, 2, 3, 4
 CLIPS_TO_HEAR = 4
 
 
@@ -58,7 +55,9 @@ class AutoencoderTask:
         self.world = world
         self.model = model.to(device).train()
         self.product = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.objective = Objective(config.objective, model.sample_rate).to(device)
+        self.objective = Objective(
+            config.objective, model.sample_rate, model.config.default_objective
+        ).to(device)
         self.alarm = CollapseAlarm()
         self.low_precision = uses_bf16(config.precision, device)
         trained = _Trained(self.model, self.objective)
@@ -75,11 +74,13 @@ class AutoencoderTask:
         if not (math.isfinite(logs["loss"]) and math.isfinite(norm)):
             for buffer, before in zip(self._buffers(), buffers, strict=True):
                 buffer.copy_(before)
+            self.model.discard()
             self.optimizer.zero_grad()
             what = "gradient" if math.isfinite(logs["loss"]) else "loss"
             return Outcome(logs, fault=f"non-finite {what}")
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.model.commit(mix(at.seed, CODES, at.step))
         self._average_weights(at)
         self.objective.commit(logs.get("kl", math.nan))
         return Outcome(logs)
@@ -196,7 +197,8 @@ class AutoencoderTask:
             "total": float(weighed.total),
         }
         if self.objective.is_elbo:  # free of beta's schedule, so that two steps compare
-            figures["negative_elbo"] = float(weighed.raw["gaussian"] + weighed.raw["kl"])
+            density = weighed.raw["gaussian"] if "gaussian" in weighed.raw else weighed.raw["nll"]
+            figures["negative_elbo"] = float(density + weighed.raw["kl"])
         return figures
 
     def _autocast(self) -> AbstractContextManager[object]:

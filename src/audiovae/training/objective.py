@@ -2,11 +2,12 @@
 
     total = sum over terms of  weight[term] * term,    the KL's weight being  weight["kl"] * beta(step) * control
 
-Three named tables of weights:
+Four named tables of weights:
 
     spectral  multi-resolution STFT, multi-scale mel, L1 and the compressed complex term: for `spec_frame`
     mission   sum over resolutions of (spectral convergence + log magnitude) + lambda L1
     elbo      the full Gaussian log-density: with beta = 1, total = -ELBO / seconds, in nats per second
+    likelihood  the same with the model's own density, its term "nll" in nats per second (tokens, WaveVAE)
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
 A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
@@ -47,7 +48,10 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     "spectral": {"stft": 0.15, "mel": 1.0, "l1": 50.0, "complex": 3.0, "kl": 2.5e-6},
     "mission": {"stft": 1.0, "l1": 10.0, "kl": 1e-5},
     "elbo": {"gaussian": 1.0, "kl": 1.0},
+    "likelihood": {"nll": 1.0, "kl": 1.0},
 }
+# Of terms that only some models give; a named table above counts only those that the model has
+OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0}
 # The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
@@ -57,7 +61,7 @@ _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million
 class ObjectiveConfig(Config):
     """What a training minimises."""
 
-    name: Literal["spectral", "mission", "elbo"] = "spectral"
+    name: Literal["spectral", "mission", "elbo", "likelihood"] | None = None  # None: the family's
     weights: dict[str, float] = Field(
         default_factory=dict
     )  # changes to the named table; 0 leaves a term out
@@ -108,11 +112,15 @@ class Objective(nn.Module):
     log_control: Tensor  # [], log of the controller's factor on beta
     log_sigma: Tensor  # []
 
-    def __init__(self, config: ObjectiveConfig, sample_rate: int) -> None:
+    def __init__(
+        self, config: ObjectiveConfig, sample_rate: int, default: str = "spectral"
+    ) -> None:
+        """`default` is the named table where the config names none."""
         super().__init__()
+        name = config.name or default
         self.config, self.sample_rate = config, sample_rate
-        self.weights = NAMED_WEIGHTS[config.name] | config.weights
-        self.spectral = config.spectral or NAMED_SPECTRAL.get(config.name) or Schedule()
+        self.weights = NAMED_WEIGHTS[name] | config.weights
+        self.spectral = config.spectral or NAMED_SPECTRAL.get(name) or Schedule()
         for name, weight in self.weights.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ConfigError(
@@ -128,7 +136,7 @@ class Objective(nn.Module):
     @property
     def is_elbo(self) -> bool:
         """Whether the total is a likelihood's: then it, and not a distance, says which model is best."""
-        return self.weights.get("gaussian", 0.0) > 0
+        return any(self.weights.get(name, 0.0) > 0 for name in ("gaussian", "nll"))
 
     def forward(
         self, out: Reconstruction, x: Tensor, at: Progress, *, every_window: bool = False
@@ -160,7 +168,7 @@ class Objective(nn.Module):
             factors = {"kl": beta, "stft": rise, "mel": rise, "complex": rise}
             weighted = {
                 name: weight * factors.get(name, 1.0) * costs[name]
-                for name, weight in self.weights.items()
+                for name, weight in self._weights_of(out).items()
                 if weight > 0
             }
             total = torch.stack(list(weighted.values())).sum()
@@ -193,20 +201,28 @@ class Objective(nn.Module):
     def _raw(self, scene: Scene) -> dict[str, Tensor]:
         """Every term with a weight above 0, and the KL in any case: the controller and the log want it."""
         own = {name: term for name, term in scene.out.terms.items() if name != "kl"}
+        weights = self._weights_of(scene.out)
         known = {*TERMS, *own}
-        if unknown := sorted(set(self.weights) - known):
+        if unknown := sorted(set(weights) - known):
             raise ConfigError(
                 f"objective.weights.{unknown[0]} weighs a term that does not exist{did_you_mean(unknown[0], known)}"
             )
-        if missing := sorted(set(own) - set(self.weights)):
+        if missing := sorted(set(own) - set(weights)):
             raise ConfigError(
                 f"the model gives the term '{missing[0]}', which has no weight; set objective.weights.{missing[0]} "
                 "(0 leaves it out)"
             )
-        used = [name for name, weight in self.weights.items() if weight > 0]
+        used = [name for name, weight in weights.items() if weight > 0]
         if "kl" not in used and (scene.out.moments is not None or "kl" in scene.out.terms):
             used.append("kl")
         return {name: own[name] if name in own else TERMS[name](scene) for name in used}
+
+    def _weights_of(self, out: Reconstruction) -> dict[str, float]:
+        """The table for what this model gives: its own terms with their defaults, no KL where it has none."""
+        own = {name: weight for name, weight in OWN_WEIGHTS.items() if name in out.terms}
+        absent = {"kl"} if out.moments is None and "kl" not in out.terms else set()
+        absent -= set(self.config.weights)
+        return {n: weight for n, weight in (own | self.weights).items() if n not in absent}
 
     def _free(self, out: Reconstruction) -> bool:
         used = self.config.free_bits > 0 and self.weights.get("kl", 0.0) > 0
