@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from audiovae.bottlenecks import Bottled
 from audiovae.errors import AudioError, ConfigError, LatentError
 from audiovae.models.base import Autoencoder
 
@@ -30,6 +31,42 @@ def encode_blocks(
     encoded at a time (by default eight halos): fewer take less memory and more time. Raises AudioError
     for a block of another shape or when no sample comes at all, ConfigError for fewer than 1 frame.
     """
+    for piece in _encoded(model, blocks, chunk_frames):
+        yield piece.trimmed(piece.bottled.z[0])
+
+
+def code_blocks(
+    model: Autoencoder, blocks: Iterable[Tensor], *, chunk_frames: int | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Encode a sound that comes in blocks to codes.  [C, any T] each -> for each level of codes [K, F].
+
+    As `encode_blocks`. Raises LatentError if the model's latent is continuous.
+    """
+    if not model.codebook_sizes:
+        raise LatentError("the model has no codes: its latent is continuous")
+    for piece in _encoded(model, blocks, chunk_frames):
+        yield tuple(piece.trimmed(codes[0]) for codes in piece.bottled.codes)
+
+
+class _Encoded(NamedTuple):
+    """A chunk with its halo, encoded; `first` to `last` of its `frames` latent frames are wanted."""
+
+    bottled: Bottled
+    first: int
+    last: int
+    frames: int
+
+    def trimmed(self, values: Tensor) -> Tensor:
+        """The wanted part of [..., frames of any level] on the CPU."""
+        rate = (
+            values.shape[-1] // self.frames
+        )  # a finer level has several frames to one of the model
+        return values[..., self.first * rate : self.last * rate].cpu()
+
+
+def _encoded(
+    model: Autoencoder, blocks: Iterable[Tensor], chunk_frames: int | None
+) -> Iterator[_Encoded]:
     hop = model.hop_length
     left, right = (-(-samples // hop) * hop for samples in model.encoder_context)
     step = _chunk_frames(chunk_frames, (left + right) // hop) * hop
@@ -38,9 +75,9 @@ def encode_blocks(
     for window in _windows(_checked_sound(blocks, model.channels), step, left, right):
         empty = False
         with torch.inference_mode():
-            z = model.encode(window.values[None].to(device)).z[0]  # [D, F]
-        first = window.skip // hop
-        yield z[:, first : first - (-window.keep // hop)].cpu()
+            bottled = model.encode(window.values[None].to(device))
+        first, frames = window.skip // hop, -(-window.values.shape[-1] // hop)
+        yield _Encoded(bottled, first, first - (-window.keep // hop), frames)
     if empty:
         raise AudioError("the sound has 0 samples; at least 1 is needed")
 

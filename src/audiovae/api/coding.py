@@ -7,7 +7,7 @@ written is whole or not there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import overload
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from audiovae.api.latent import (
     Latent,
+    codes_of,
     expect_latent_name,
     expect_made_by,
     hash_of,
@@ -28,14 +29,16 @@ from audiovae.api.parameters import (
     AnyModel,
     AnySound,
     ArrayRate,
+    Codebooks,
     Device,
     Force,
+    Kbps,
     Output,
     PerChannel,
     Subtype,
     Threads,
 )
-from audiovae.api.passage import decoded, encoded, reconstructed
+from audiovae.api.passage import coded, decoded, encoded, reconstructed
 from audiovae.audio.io import FORMATS, BlockWriter, Sound, expect_free, shown
 from audiovae.audio.resample import resampled_length
 from audiovae.errors import AudioError, OutputError
@@ -52,14 +55,16 @@ def encode(
     *,
     sample_rate: ArrayRate = None,
     per_channel: PerChannel = False,
+    n_codebooks: Codebooks = None,
+    kbps: Kbps = None,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> Latent:
     """Turn a sound into a latent.
 
-    The latent is the posterior's mean. A sound of another rate or number of channels is brought to the model's, and
-    the latent remembers its own.
+    The latent is the posterior's mean, or the codes. A sound of another rate or number of channels is brought to the
+    model's, and the latent remembers its own.
     """
     if out is not None:
         expect_latent_name(Path(out))
@@ -67,18 +72,7 @@ def encode(
     with computing(threads):
         opened = open_model(model, device)
         source = open_source(sound, sample_rate, per_channel)
-        z = encoded(opened, source, per_channel)
-    latent = Latent(
-        z=z,
-        sample_rate=opened.sample_rate,
-        channels=opened.channels,
-        length=resampled_length(source.frames, source.sample_rate, opened.sample_rate),
-        model_hash=hash_of(opened),
-        kind=opened.config.model_dump()["kind"],
-        source_sample_rate=source.sample_rate,
-        source_length=source.frames,
-        source_channels=source.channels,
-    )
+        latent = _latent(opened, source, per_channel).limited(n_codebooks, kbps)
     if out is not None:
         write_latent(out, latent, force=force)
     return latent
@@ -87,11 +81,13 @@ def encode(
 @overload
 def decode(
     model: AnyModel, latent: AnyLatent, out: None = None, *,
+    n_codebooks: int | None = None, kbps: float | None = None,
     device: Device = "auto", threads: Threads = None,
 ) -> Sound: ...  # fmt: skip
 @overload
 def decode(
-    model: AnyModel, latent: AnyLatent, out: str | Path, *, subtype: Subtype = None,
+    model: AnyModel, latent: AnyLatent, out: str | Path, *,
+    n_codebooks: int | None = None, kbps: float | None = None, subtype: Subtype = None,
     force: Force = False, device: Device = "auto", threads: Threads = None,
 ) -> Path: ...  # fmt: skip
 def decode(
@@ -99,6 +95,8 @@ def decode(
     latent: AnyLatent,
     out: Output = None,
     *,
+    n_codebooks: Codebooks = None,
+    kbps: Kbps = None,
     subtype: Subtype = None,
     force: Force = False,
     device: Device = "auto",
@@ -106,7 +104,7 @@ def decode(
 ) -> Sound | Path:
     """Turn a latent back into a sound.
 
-    It has the rate, the channels and the length of the sound that was encoded. Without `out` it is returned, with
+    Of codes any number of the coarse ones will do. The sound has the rate, the channels and the length of the sound that was encoded. Without `out` it is returned, with
     `out` it is written and the path is returned.
     """
     if out is not None:
@@ -117,20 +115,22 @@ def decode(
         opened = open_model(model, device)
         expect_made_by(latent, opened)
         source = _source_of(latent)
-        blocks = decoded(opened, latent.z, latent.length, source)
+        z = _numbers(latent.limited(n_codebooks, kbps), opened)
+        blocks = decoded(opened, z, latent.length, source)
         return _deliver(blocks, source, out, subtype, force)
 
 
 @overload
 def reconstruct(
     model: AnyModel, sound: AnySound, out: None = None, *, sample_rate: int | None = None,
-    per_channel: PerChannel = False, device: Device = "auto", threads: Threads = None,
+    per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
+    device: Device = "auto", threads: Threads = None,
 ) -> Sound: ...  # fmt: skip
 @overload
 def reconstruct(
     model: AnyModel, sound: AnySound, out: str | Path, *, sample_rate: int | None = None,
-    per_channel: PerChannel = False, subtype: Subtype = None, force: Force = False,
-    device: Device = "auto", threads: Threads = None,
+    per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
+    subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
 ) -> Path: ...  # fmt: skip
 def reconstruct(
     model: AnyModel,
@@ -139,6 +139,8 @@ def reconstruct(
     *,
     sample_rate: ArrayRate = None,
     per_channel: PerChannel = False,
+    n_codebooks: Codebooks = None,
+    kbps: Kbps = None,
     subtype: Subtype = None,
     force: Force = False,
     device: Device = "auto",
@@ -149,25 +151,43 @@ def reconstruct(
     The result has the rate, the channels and the length of what went in. Without `out` it is returned, with `out` it
     is written and the path is returned; a folder needs `out`, a folder too.
     """
+
+    def through(opened: Autoencoder, source: Source) -> Iterator[Tensor]:
+        if n_codebooks is None and kbps is None:
+            return reconstructed(opened, source, per_channel)
+        latent = _latent(opened, source, per_channel).limited(n_codebooks, kbps)
+        return decoded(opened, _numbers(latent, opened), latent.length, source)
+
     if isinstance(sound, str | Path) and Path(sound).is_dir():
         if out is None:
             raise OutputError(f"{shown(sound)} is a folder; name the folder to write to")
         with computing(threads):
+            opened = open_model(model, device)
             return _folder(
-                open_model(model, device), Path(sound), Path(out), per_channel, subtype, force
+                lambda source: through(opened, source),
+                Path(sound),
+                Path(out),
+                per_channel,
+                subtype,
+                force,
             )
     if out is not None:
         expect_free(Path(out), force=force)
     with computing(threads):
         source = open_source(sound, sample_rate, per_channel)
-        blocks = reconstructed(open_model(model, device), source, per_channel)
+        blocks = through(open_model(model, device), source)
         return _deliver(blocks, source, out, subtype, force)
 
 
 def _folder(
-    model: Autoencoder, folder: Path, out: Path, per_channel: bool, subtype: str | None, force: bool
+    through: Callable[[Source], Iterator[Tensor]],
+    folder: Path,
+    out: Path,
+    per_channel: bool,
+    subtype: str | None,
+    force: bool,
 ) -> Path:
-    """Every sound below a folder; what cannot be used is named at the end, the rest is done."""
+    """Send every sound below a folder through; what cannot be used is named at the end, the rest is done."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
     if not files:
         raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
@@ -181,8 +201,7 @@ def _folder(
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             source = open_source(file, per_channel=per_channel)
-            blocks = reconstructed(model, source, per_channel)
-            _deliver(blocks, source, target, subtype, force)
+            _deliver(through(source), source, target, subtype, force)
         except AudioError as error:
             refused.append(str(error))
     if refused:
@@ -214,6 +233,36 @@ def _deliver(
             writer.clipped,
         )
     return Path(out)
+
+
+def _latent(model: Autoencoder, source: Source, per_channel: bool) -> Latent:
+    """A source as the model sees it, the whole of it."""
+    discrete = bool(model.codebook_sizes)
+    return Latent(
+        z=None if discrete else encoded(model, source, per_channel),
+        sample_rate=model.sample_rate,
+        channels=model.channels,
+        length=resampled_length(source.frames, source.sample_rate, model.sample_rate),
+        model_hash=hash_of(model),
+        kind=model.config.model_dump()["kind"],
+        source_sample_rate=source.sample_rate,
+        source_length=source.frames,
+        source_channels=source.channels,
+        codes=coded(model, source, per_channel) if discrete else (),
+        codebook_sizes=model.codebook_sizes,
+    )
+
+
+def _numbers(latent: Latent, model: Autoencoder) -> Tensor:
+    """What the model decodes: z [D, F], or [P, D, F] of P channels alone."""
+    if latent.z is not None:
+        return latent.z
+    device = next(model.parameters()).device
+    parts = [
+        model.from_codes([codes.to(device) for codes in part])[0]
+        for part in codes_of(latent, model)
+    ]
+    return torch.stack(parts) if latent.codes[0].ndim == 3 else parts[0]
 
 
 def _source_of(latent: Latent) -> Source:

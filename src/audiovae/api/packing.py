@@ -78,7 +78,7 @@ def _unpack_row(row: Tensor, size: int, frames: int) -> Tensor:
     return torch.from_numpy(digits.reshape(-1)[:frames].copy())
 
 
-def _spread(numbers: np.ndarray, bits: int) -> np.ndarray:  # type: ignore[type-arg]
+def _spread(numbers: np.ndarray, bits: int) -> np.ndarray:
     """Numbers [n] -> their low bits, lowest first, in bytes."""
     return np.packbits(numbers[:, None] >> np.arange(bits) & 1, bitorder="little")
 

@@ -33,6 +33,10 @@ DataChoice = Annotated[
 Output = Annotated[str | Path | None, Shell(Path, "The file to write.", required=True)]
 ArrayRate = Annotated[int | None, Shell(None)]  # Hz, of an array; a file says its own
 PerChannel = Annotated[bool, Shell(bool, "Treat each channel as a sound of its own.")]
+Codebooks = Annotated[int | None, Shell(int, "Use only so many codebooks, the coarse ones first.")]
+Kbps = Annotated[
+    float | None, Shell(float, "Use as many codebooks as fit into this rate, in kbit a second.")
+]
 Subtype = Annotated[
     str | None,
     Shell(str, "Coding of the samples: PCM_16, PCM_24 (the default), FLOAT, ..."),

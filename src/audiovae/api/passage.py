@@ -16,7 +16,7 @@ from audiovae.api.opening import Source
 from audiovae.audio.io import to_channels
 from audiovae.audio.resample import Resampler
 from audiovae.models import Autoencoder
-from audiovae.streaming import decode_blocks, encode_blocks, reconstruct_blocks
+from audiovae.streaming import code_blocks, decode_blocks, encode_blocks, reconstruct_blocks
 
 
 def encoded(model: Autoencoder, source: Source, per_channel: bool = False) -> Tensor:
@@ -26,6 +26,17 @@ def encoded(model: Autoencoder, source: Source, per_channel: bool = False) -> Te
         for part in _parts(source, per_channel)
     ]
     return torch.stack(parts) if per_channel else parts[0]
+
+
+def coded(model: Autoencoder, source: Source, per_channel: bool = False) -> tuple[Tensor, ...]:
+    """The codes of a source: [K, F] for each level, or [P, K, F] with each of its P channels alone."""
+    parts = [
+        [torch.cat(level, dim=1) for level in zip(*code_blocks(model, blocks), strict=True)]
+        for blocks in (_as_wanted(model, part) for part in _parts(source, per_channel))
+    ]
+    if not per_channel:
+        return tuple(parts[0])
+    return tuple(torch.stack(level) for level in zip(*parts, strict=True))
 
 
 def decoded(model: Autoencoder, z: Tensor, length: int, source: Source) -> Iterator[Tensor]:
