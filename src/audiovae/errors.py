@@ -17,7 +17,7 @@ line and exits with 2; anything else that escapes is a bug in audiovae.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,3 +87,20 @@ def expect_latent(z: Tensor, latent_dim: int) -> None:
     """Raise LatentError unless z is [B, D, F] with this latent_dim and at least one frame."""
     if z.ndim != 3 or z.shape[1] != latent_dim or z.shape[2] == 0:
         raise LatentError(f"a latent is [batch, {latent_dim}, frames], got shape {tuple(z.shape)}")
+
+
+def expect_codes(codes: Tensor, sizes: Sequence[int]) -> None:
+    """Raise LatentError unless codes are [B, K, F] integers, K from 1 to all codebooks, within their sizes."""
+    if codes.ndim != 3 or not 1 <= codes.shape[1] <= len(sizes) or codes.shape[2] == 0:
+        raise LatentError(
+            f"codes are [batch, 1 to {len(sizes)} codebooks, frames], got shape {tuple(codes.shape)}"
+        )
+    if codes.is_floating_point() or codes.is_complex():
+        raise LatentError(f"codes are integers, got {codes.dtype}")
+    for number, (chosen, size) in enumerate(zip(codes.unbind(1), sizes, strict=False)):
+        low, high = int(chosen.min()), int(chosen.max())
+        if low < 0 or high >= size:
+            raise LatentError(
+                f"codebook {number} has codes 0 to {size - 1}, got {low if low < 0 else high}; "
+                "do these codes come from this model?"
+            )

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Discriminator
 
 from audiovae.bottlenecks.base import Bottled, Bottleneck
+from audiovae.bottlenecks.fsq import FSQ, FSQConfig
 from audiovae.bottlenecks.gaussian import Gaussian, GaussianConfig
+from audiovae.bottlenecks.rvq import RVQ, RVQConfig
+from audiovae.bottlenecks.vq import VQ, VQConfig
 
 __all__ = [
     "BOTTLENECKS",
+    "FSQ",
+    "RVQ",
+    "VQ",
     "AnyBottleneckConfig",
     "Bottled",
     "Bottleneck",
+    "FSQConfig",
     "Gaussian",
     "GaussianConfig",
+    "RVQConfig",
+    "VQConfig",
     "build_bottleneck",
 ]
 
-AnyBottleneckConfig = GaussianConfig
+AnyBottleneckConfig = Annotated[
+    GaussianConfig | VQConfig | RVQConfig | FSQConfig, Discriminator("kind")
+]
 
-BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {"gaussian": Gaussian}
+BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {
+    "gaussian": Gaussian,
+    "vq": VQ,
+    "rvq": RVQ,
+    "fsq": FSQ,
+}
 
 
 def build_bottleneck(
