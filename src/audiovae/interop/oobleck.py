@@ -18,7 +18,8 @@ from audiovae.bottlenecks import GaussianConfig
 from audiovae.config import parse
 from audiovae.errors import ConfigError
 from audiovae.interop.keymap import new_weight_norm, old_weight_norm, rename
-from audiovae.models.oobleck import DILATIONS, Oobleck, OobleckConfig
+from audiovae.models.oobleck import Oobleck, OobleckConfig
+from audiovae.nn.waveform_stages import DILATIONS
 
 CONV = (
     ("weight_g", "parametrizations.weight.original0"),

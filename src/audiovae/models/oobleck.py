@@ -1,10 +1,8 @@
 """Oobleck: the convolutional waveform VAE of Stable Audio (Evans et al. 2024, arXiv 2404.10301).
 
-    encoder   conv 7; for each stride a stage of three residual units (dilations 1, 3, 9), Snake and
-              a strided conv that widens; Snake, conv 3 to mean and scale
+    encoder   stages that widen (nn/waveform_stages.py) with SnakeBeta, to mean and scale
     latent    z = mean + (softplus(scale) + 1e-4) eps
-    decoder   conv 7; for each stride, backwards, a stage of Snake, a transposed conv that narrows
-              and three residual units; Snake, conv 7 without bias, no tanh
+    decoder   the stages' mirror; the last conv without bias, no tanh
 
 At size 4 it is the published net, weight for weight (interop/oobleck.py proves it).
 """
@@ -17,15 +15,15 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, GaussianConfig, build_bottleneck
 from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
-from audiovae.nn.conv import down_conv, inputs_of, same_conv, up_conv
-from audiovae.nn.snake import Snake
+from audiovae.nn.conv import inputs_of
+from audiovae.nn.snake import SnakeBeta
+from audiovae.nn.waveform_stages import WaveformDecoder, WaveformEncoder
 
-DILATIONS = (1, 3, 9)  # of the three residual units of a stage
 WIDTHS = (3, 16, 32, 64, 128)  # by size; 4 is the published one
 
 
@@ -92,9 +90,14 @@ class Oobleck(Autoencoder):
 
     def __init__(self, config: OobleckConfig) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config)
+        latent_dim, strides = config.bottleneck.latent_dim, config.strides
+        self.encoder = WaveformEncoder(
+            config.channels, config.encoder_widths, strides, 2 * latent_dim, SnakeBeta
+        )
         self.bottleneck = build_bottleneck(config.bottleneck, None, config.frame_rate)
-        self.decoder = Decoder(config)
+        self.decoder = WaveformDecoder(
+            latent_dim, config.decoder_widths, strides[::-1], config.channels, SnakeBeta, bias=False
+        )
 
     def bottle(
         self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
@@ -119,85 +122,3 @@ class Oobleck(Autoencoder):
         """Latent frames before and after a frame that can change its hop_length samples."""
         first, last = inputs_of(self.decoder, 0, self.hop_length - 1)
         return Context(-first, last)
-
-
-class Encoder(nn.Module):
-    """x [B, C, F * hop_length] -> mean and scale [B, 2 D, F]."""
-
-    def __init__(self, config: OobleckConfig) -> None:
-        super().__init__()
-        widths = config.encoder_widths
-        self.first = same_conv(config.channels, widths[0], 7)
-        self.stages = nn.Sequential(*map(DownStage, widths[:-1], widths[1:], config.strides))
-        self.snake = Snake(widths[-1])
-        self.last = same_conv(widths[-1], 2 * config.bottleneck.latent_dim, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Halve, quarter, ... the rate while the width grows."""
-        h: Tensor = self.last(self.snake(self.stages(self.first(x))))
-        return h
-
-
-class Decoder(nn.Module):
-    """z [B, D, F] -> x_hat [B, C, F * hop_length]."""
-
-    def __init__(self, config: OobleckConfig) -> None:
-        super().__init__()
-        widths = config.decoder_widths
-        self.first = same_conv(config.bottleneck.latent_dim, widths[0], 7)
-        self.stages = nn.Sequential(*map(UpStage, widths[:-1], widths[1:], config.strides[::-1]))
-        self.snake = Snake(widths[-1])
-        self.last = same_conv(widths[-1], config.channels, 7, bias=False)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """The encoder's way back."""
-        x_hat: Tensor = self.last(self.snake(self.stages(self.first(z))))
-        return x_hat
-
-
-class DownStage(nn.Module):
-    """h [B, in_width, F * stride] -> [B, out_width, F]."""
-
-    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
-        super().__init__()
-        self.units = nn.Sequential(*(ResidualUnit(in_width, d) for d in DILATIONS))
-        self.snake = Snake(in_width)
-        self.resample = down_conv(in_width, out_width, stride)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Refine, then shorten."""
-        out: Tensor = self.resample(self.snake(self.units(h)))
-        return out
-
-
-class UpStage(nn.Module):
-    """h [B, in_width, F] -> [B, out_width, F * stride]."""
-
-    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
-        super().__init__()
-        self.snake = Snake(in_width)
-        self.resample = up_conv(in_width, out_width, stride)
-        self.units = nn.Sequential(*(ResidualUnit(out_width, d) for d in DILATIONS))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Lengthen, then refine."""
-        out: Tensor = self.units(self.resample(self.snake(h)))
-        return out
-
-
-class ResidualUnit(nn.Module):
-    """h + conv 1(Snake(dilated conv 7(Snake(h)))).  h [B, W, T]."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            Snake(width),
-            same_conv(width, width, 7, dilation=dilation),
-            Snake(width),
-            same_conv(width, width, 1),
-        )
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Add what the branch found."""
-        out: Tensor = h + self.branch(h)
-        return out
