@@ -3,7 +3,7 @@
 A latent frame depends on `encoder_context` samples around its own, a decoded frame on `decoder_context`
 latent frames: the halo. So each chunk is coded together with its halo, and only the chunk is kept. The
 chunks lie on the latent grid, and at the two ends of the sound the halo is cut, not padded, because the
-layers themselves pad there.
+layers themselves pad there. A decoder that hears its own past (`begin_decoding`) goes on from chunk to chunk instead.
 """
 
 from __future__ import annotations
@@ -96,13 +96,15 @@ def decode_blocks(
     frame comes at all, ConfigError for fewer than 1 frame.
     """
     hop = model.hop_length
-    left, right = model.decoder_context
+    remembers = model.begin_decoding()
+    decode = remembers or model.decode
+    left, right = (0, 0) if remembers else model.decoder_context
     step = _chunk_frames(chunk_frames, left + right)
     device = _device(model)
     given = 0
     for window in _windows(_checked_latent(latents, model.latent_dim), step, left, right):
         with torch.inference_mode():
-            x_hat = model.decode(window.values[None].to(device))[0]  # [C, frames * hop]
+            x_hat = decode(window.values[None].to(device))[0]  # [C, frames * hop]
         first, last = window.skip * hop, (window.skip + window.keep) * hop
         chunk = x_hat[:, first : last if length is None else min(last, first + length - given)]
         given += window.keep * hop

@@ -19,6 +19,7 @@ from audiovae.config import Config
 from audiovae.data import open_dataset
 from audiovae.errors import ConfigError, LatentError
 from audiovae.models import PRESETS, Autoencoder, build
+from audiovae.models.base import UNLIMITED
 from audiovae.training.diagnostics import ACTIVE_VARIANCE, CollapseAlarm, LatentMeter
 
 
@@ -33,7 +34,7 @@ class Info(NamedTuple):
     frame_rate: float  # latent frames per second
     compression_in_time: int  # samples (of each channel) to a latent frame
     compression_in_elements: float  # numbers in the sound to numbers in the latent
-    receptive_field: int  # input samples that can change one output sample
+    receptive_field: int  # input samples that can change one output sample; may be UNLIMITED
     delay: int  # input samples beyond a moment that its output waits for
     model_hash: str  # empty for a model that was not loaded from files
 
@@ -41,6 +42,8 @@ class Info(NamedTuple):
         """A table for people."""
 
         def milliseconds(samples: int) -> str:
+            if samples >= UNLIMITED:
+                return "unlimited"
             return f"{samples:,} samples ({1000 * samples / self.sample_rate:,.1f} ms)"
 
         rows = {

@@ -6,8 +6,9 @@ Time is counted in two units: samples (T) on the outside, latent frames (F) insi
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,8 +45,11 @@ class ModelConfig(Config):
         return self.sample_rate / self.hop_length
 
 
+UNLIMITED = sys.maxsize  # of a Context: everything before, or after, has a say
+
+
 class Context(NamedTuple):
-    """How far a result reaches beyond its own frame, to the left and to the right."""
+    """How far a result reaches beyond its own frame, to the left and to the right; it may be UNLIMITED."""
 
     left: int
     right: int
@@ -132,10 +136,10 @@ class Autoencoder(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Input samples that can change one sample of the reconstruction."""
+        """Input samples that can change one sample of the reconstruction; UNLIMITED if all can."""
         ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
         behind = self.decoder_context.left * self.hop_length + self.encoder_context.left
-        return behind + self.hop_length + ahead
+        return min(behind + self.hop_length + ahead, UNLIMITED)
 
     @property
     def delay(self) -> int:
@@ -173,6 +177,14 @@ class Autoencoder(nn.Module):
         if len(codes) != 1:
             raise LatentError(f"this model has one level of codes, got {len(codes)}")
         return self.bottleneck.from_codes(codes[0])
+
+    def begin_decoding(self) -> Callable[[Tensor], Tensor] | None:
+        """What decodes the pieces of one latent in order and remembers: z [1, D, F] -> x_hat [1, C, F * hop_length].
+
+        For a decoder that hears its own past, which no halo of latent frames could tell it. None: a piece needs
+        `decoder_context` and nothing else.
+        """
+        return None
 
     def commit(self, seed: int) -> None:
         """Let every bottleneck take over what a step, proved finite, has seen."""
