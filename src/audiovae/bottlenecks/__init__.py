@@ -27,6 +27,7 @@ __all__ = [
     "RVQConfig",
     "VQConfig",
     "build_bottleneck",
+    "input_width",
 ]
 
 AnyBottleneckConfig = Annotated[
@@ -46,3 +47,8 @@ def build_bottleneck(
 ) -> Bottleneck:
     """The bottleneck of a config, for features of this width (None: they are the bottleneck's own input already)."""
     return BOTTLENECKS[config.kind](config, width, frame_rate)
+
+
+def input_width(config: AnyBottleneckConfig) -> int:
+    """Channels that a bottleneck takes where it has no projection (width None): a normal's mean and scale, else D."""
+    return config.latent_dim * (2 if isinstance(config, GaussianConfig) else 1)

@@ -1,4 +1,4 @@
-"""Oobleck of Stable Audio <-> diffusers' `AutoencoderOobleck`, weight for weight.
+"""Oobleck of Stable Audio <-> diffusers' `AutoencoderOobleck`, weight for weight; and from stable-audio-tools.
 
 theirs = AutoencoderOobleck.from_pretrained(...)
 config = config_from_diffusers(theirs.config)
@@ -8,7 +8,7 @@ model.load_state_dict(weights_from_diffusers(theirs.state_dict(), config))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from audiovae.bottlenecks import GaussianConfig
 from audiovae.config import parse
 from audiovae.errors import ConfigError
-from audiovae.interop.keymap import new_weight_norm, old_weight_norm, rename
+from audiovae.interop.keymap import Modules, new_weight_norm, old_weight_norm, rename, spell
 from audiovae.models.oobleck import Oobleck, OobleckConfig
 from audiovae.nn.waveform_stages import DILATIONS
 
@@ -28,13 +28,13 @@ CONV = (
 )
 SNAKE = (("alpha", "log_alpha"), ("beta", "log_beta"))
 
-# theirs, ours, what it is; {i} counts the stages from 0, {n} the units from 1 and {j} from 0
+# theirs, ours, what it is; keymap.spell says what the places in braces count
 MODULES = (
     ("encoder.conv1", "encoder.first", CONV),
-    ("encoder.block.{i}.res_unit{n}.snake1", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("encoder.block.{i}.res_unit{n}.conv1", "encoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("encoder.block.{i}.res_unit{n}.snake2", "encoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("encoder.block.{i}.res_unit{n}.conv2", "encoder.stages.{i}.units.{j}.branch.3", CONV),
+    ("encoder.block.{i}.res_unit{j1}.snake1", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),
+    ("encoder.block.{i}.res_unit{j1}.conv1", "encoder.stages.{i}.units.{j}.branch.1", CONV),
+    ("encoder.block.{i}.res_unit{j1}.snake2", "encoder.stages.{i}.units.{j}.branch.2", SNAKE),
+    ("encoder.block.{i}.res_unit{j1}.conv2", "encoder.stages.{i}.units.{j}.branch.3", CONV),
     ("encoder.block.{i}.snake1", "encoder.stages.{i}.snake", SNAKE),
     ("encoder.block.{i}.conv1", "encoder.stages.{i}.resample", CONV),
     ("encoder.snake1", "encoder.snake", SNAKE),
@@ -42,12 +42,47 @@ MODULES = (
     ("decoder.conv1", "decoder.first", CONV),
     ("decoder.block.{i}.snake1", "decoder.stages.{i}.snake", SNAKE),
     ("decoder.block.{i}.conv_t1", "decoder.stages.{i}.resample", CONV),
-    ("decoder.block.{i}.res_unit{n}.snake1", "decoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("decoder.block.{i}.res_unit{n}.conv1", "decoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("decoder.block.{i}.res_unit{n}.snake2", "decoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("decoder.block.{i}.res_unit{n}.conv2", "decoder.stages.{i}.units.{j}.branch.3", CONV),
+    ("decoder.block.{i}.res_unit{j1}.snake1", "decoder.stages.{i}.units.{j}.branch.0", SNAKE),
+    ("decoder.block.{i}.res_unit{j1}.conv1", "decoder.stages.{i}.units.{j}.branch.1", CONV),
+    ("decoder.block.{i}.res_unit{j1}.snake2", "decoder.stages.{i}.units.{j}.branch.2", SNAKE),
+    ("decoder.block.{i}.res_unit{j1}.conv2", "decoder.stages.{i}.units.{j}.branch.3", CONV),
     ("decoder.snake1", "decoder.snake", SNAKE),
     ("decoder.conv2", "decoder.last", CONV[:2]),  # no bias
+)
+
+TOOLS_MODULES = (  # stable-audio-tools
+    ("encoder.layers.0", "encoder.first", CONV),
+    ("encoder.layers.{i1}.layers.{j}.layers.0", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),
+    ("encoder.layers.{i1}.layers.{j}.layers.1", "encoder.stages.{i}.units.{j}.branch.1", CONV),
+    ("encoder.layers.{i1}.layers.{j}.layers.2", "encoder.stages.{i}.units.{j}.branch.2", SNAKE),
+    ("encoder.layers.{i1}.layers.{j}.layers.3", "encoder.stages.{i}.units.{j}.branch.3", CONV),
+    ("encoder.layers.{i1}.layers.3", "encoder.stages.{i}.snake", SNAKE),
+    ("encoder.layers.{i1}.layers.4", "encoder.stages.{i}.resample", CONV),
+    ("encoder.layers.{n1}", "encoder.snake", SNAKE),
+    ("encoder.layers.{n2}", "encoder.last", CONV),
+    ("decoder.layers.0", "decoder.first", CONV),
+    ("decoder.layers.{i1}.layers.0", "decoder.stages.{i}.snake", SNAKE),
+    ("decoder.layers.{i1}.layers.1", "decoder.stages.{i}.resample", CONV),
+    ("decoder.layers.{i1}.layers.{j2}.layers.0", "decoder.stages.{i}.units.{j}.branch.0", SNAKE),
+    ("decoder.layers.{i1}.layers.{j2}.layers.1", "decoder.stages.{i}.units.{j}.branch.1", CONV),
+    ("decoder.layers.{i1}.layers.{j2}.layers.2", "decoder.stages.{i}.units.{j}.branch.2", SNAKE),
+    ("decoder.layers.{i1}.layers.{j2}.layers.3", "decoder.stages.{i}.units.{j}.branch.3", CONV),
+    ("decoder.layers.{n1}", "decoder.snake", SNAKE),
+    ("decoder.layers.{n2}", "decoder.last", CONV[:2]),  # no bias
+)
+TOOLS_PREFIXES = (  # under which a net lies in a larger checkpoint; the averaged weights are the better ones
+    "pretransform.model.",
+    "autoencoder_ema.ema_model.",
+    "autoencoder.",
+)
+TOOLS_DEFAULTS = {"channels": 128, "c_mults": [1, 2, 4, 8], "strides": [2, 4, 8, 8]}
+TOOLS_FORM = (  # part, setting, its default, what it must be
+    ("encoder", "use_snake", False, True),
+    ("encoder", "antialias_activation", False, False),
+    ("decoder", "use_snake", False, True),
+    ("decoder", "antialias_activation", False, False),
+    ("decoder", "use_nearest_upsample", False, False),
+    ("decoder", "final_tanh", True, False),
 )
 
 
@@ -56,7 +91,7 @@ def weights_from_diffusers(state: Mapping[str, Tensor], config: OobleckConfig) -
 
     Raises CheckpointError for a key or shape that does not belong to a net of this config.
     """
-    return rename(old_weight_norm(state), dict(_names(config)), _shapes(config))
+    return rename(old_weight_norm(state), _names(config, MODULES), _shapes(config))
 
 
 def weights_to_diffusers(
@@ -66,7 +101,7 @@ def weights_to_diffusers(
 
     Raises CheckpointError for a key or shape that does not belong to a net of this config.
     """
-    ours = {ours: theirs for theirs, ours in _names(config)}
+    ours = {ours: theirs for theirs, ours in _names(config, MODULES).items()}
     shapes = {ours[name]: shape for name, shape in _shapes(config).items()}
     renamed = rename(state, ours, shapes)
     return new_weight_norm(renamed) if parametrised else renamed
@@ -125,18 +160,75 @@ def config_to_diffusers(config: OobleckConfig) -> dict[str, Any]:
     }
 
 
-def _names(config: OobleckConfig) -> Iterator[tuple[str, str]]:
-    """Every parameter's name: theirs (old weight norm), ours."""
-    for theirs, ours, parameters in MODULES:
-        stages = range(len(config.strides)) if "{i}" in ours else range(1)
-        units = range(len(DILATIONS)) if "{j}" in ours else range(1)
-        for i in stages:
-            for j in units:
-                for their_parameter, our_parameter in parameters:
-                    yield (
-                        theirs.format(i=i, n=j + 1) + "." + their_parameter,
-                        ours.format(i=i, j=j) + "." + our_parameter,
-                    )
+def weights_from_stable_audio_tools(
+    state: Mapping[str, Tensor], config: OobleckConfig
+) -> dict[str, Tensor]:
+    """Rename the weights of a stable-audio-tools autoencoder to ours.
+
+    They may stand alone, or in a training's or a whole latent diffusion model's checkpoint; what else is in there is left.
+    Raises CheckpointError for a key or shape that does not belong to a net of this config.
+    """
+    for prefix in TOOLS_PREFIXES:
+        inner = {k.removeprefix(prefix): w for k, w in state.items() if k.startswith(prefix)}
+        state = inner or state
+    whole = {
+        name: w[None, :, None] if w.ndim == 1 and name.endswith((".alpha", ".beta")) else w
+        for name, w in old_weight_norm(state).items()
+    }
+    return rename(whole, _names(config, TOOLS_MODULES), _shapes(config))
+
+
+def config_from_stable_audio_tools(values: Mapping[str, Any]) -> OobleckConfig:
+    """The config of the same net.
+
+    `values` is what model_config.json of stable-audio-tools holds, of an autoencoder or of a model with one inside.
+    Raises ConfigError if it is none, or describes another net than an Oobleck VAE with Snakes and without tanh.
+    """
+    try:
+        model = values["model"]
+        net = model["pretransform"]["config"] if "pretransform" in model else model
+        parts = {name: TOOLS_DEFAULTS | net[name]["config"] for name in ("encoder", "decoder")}
+        kinds = [net[name]["type"] for name in ("encoder", "decoder", "bottleneck")]
+        widths = [parts["encoder"]["latent_dim"], parts["decoder"]["latent_dim"]]
+        fields = {"sample_rate": values["sample_rate"], "channels": net["io_channels"]}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"not a model_config.json of a stable-audio-tools autoencoder: it lacks {error}"
+        ) from None
+    if kinds != ["oobleck", "oobleck", "vae"]:
+        raise ConfigError(
+            f"an oobleck encoder and decoder and a vae bottleneck are known, got {', '.join(kinds)}"
+        )
+    for part, setting, default, needed in TOOLS_FORM:
+        if (got := parts[part].get(setting, default)) != needed:
+            raise ConfigError(f"{part}.config.{setting} must be {needed}, got {got}")
+    encoder, decoder = parts["encoder"], parts["decoder"]
+    for setting in ("c_mults", "strides"):
+        if encoder[setting] != decoder[setting]:
+            raise ConfigError(
+                f"{setting} must be the same in encoder and decoder, "
+                f"got {encoder[setting]} and {decoder[setting]}"
+            )
+    if widths[0] != 2 * widths[1]:
+        raise ConfigError(
+            f"the encoder's latent_dim must be twice the decoder's, got {widths[0]} and {widths[1]}"
+        )
+    fields |= {
+        "width": encoder["channels"],
+        "decoder_width": None
+        if decoder["channels"] == encoder["channels"]
+        else decoder["channels"],
+        "strides": tuple(encoder["strides"]),
+        "multiples": tuple(encoder["c_mults"]),
+        "bottleneck": GaussianConfig(latent_dim=widths[1], parametrisation="softplus"),
+    }
+    config: OobleckConfig = parse(OobleckConfig, fields)
+    return config
+
+
+def _names(config: OobleckConfig, modules: Modules) -> dict[str, str]:
+    """Every parameter's name: theirs (old weight norm) -> ours."""
+    return spell(modules, stages=len(config.strides), units=len(DILATIONS))
 
 
 def _shapes(config: OobleckConfig) -> dict[str, tuple[int, ...]]:

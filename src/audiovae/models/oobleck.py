@@ -10,17 +10,19 @@ At size 4 it is the published net, weight for weight (interop/oobleck.py proves 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, GaussianConfig, build_bottleneck
+from audiovae.bottlenecks import (
+    AnyBottleneckConfig,
+    GaussianConfig,
+    build_bottleneck,
+    input_width,
+)
 from audiovae.errors import ConfigError
-from audiovae.models.base import Autoencoder, Context, ModelConfig
-from audiovae.nn.conv import inputs_of
+from audiovae.models.base import ModelConfig
+from audiovae.models.waveform import WaveformAutoencoder
 from audiovae.nn.snake import SnakeBeta
 from audiovae.nn.waveform_stages import WaveformDecoder, WaveformEncoder
 
@@ -83,7 +85,7 @@ def oobleck(
     )
 
 
-class Oobleck(Autoencoder):
+class Oobleck(WaveformAutoencoder):
     """The waveform VAE of Stable Audio."""
 
     config: OobleckConfig
@@ -92,33 +94,13 @@ class Oobleck(Autoencoder):
         super().__init__(config)
         latent_dim, strides = config.bottleneck.latent_dim, config.strides
         self.encoder = WaveformEncoder(
-            config.channels, config.encoder_widths, strides, 2 * latent_dim, SnakeBeta
+            config.channels,
+            config.encoder_widths,
+            strides,
+            input_width(config.bottleneck),
+            SnakeBeta,
         )
         self.bottleneck = build_bottleneck(config.bottleneck, None, config.frame_rate)
         self.decoder = WaveformDecoder(
             latent_dim, config.decoder_widths, strides[::-1], config.channels, SnakeBeta, bias=False
         )
-
-    def bottle(
-        self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
-    ) -> Bottled:
-        """x [B, C, T], T a multiple of hop_length -> Bottled with F = T / hop_length frames."""
-        bottled: Bottled = self.bottleneck(self.encoder(x), sample=sample, generators=generators)
-        return bottled
-
-    def synthesise(self, z: Tensor) -> Tensor:
-        """z [B, D, F] -> x_hat [B, C, F * hop_length]; not limited to [-1, 1]."""
-        x_hat: Tensor = self.decoder(z)
-        return x_hat
-
-    @property
-    def encoder_context(self) -> Context:
-        """Samples before the first and after the last one of a latent frame that can change it."""
-        first, last = inputs_of(self.encoder, 0, 0)
-        return Context(-first, last - (self.hop_length - 1))
-
-    @property
-    def decoder_context(self) -> Context:
-        """Latent frames before and after a frame that can change its hop_length samples."""
-        first, last = inputs_of(self.decoder, 0, self.hop_length - 1)
-        return Context(-first, last)
