@@ -16,6 +16,7 @@ from audiovae.config import Config, parse
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
+from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "ModelConfig",
     "Oobleck",
     "OobleckConfig",
+    "RaveV2",
+    "RaveV2Config",
     "Reconstruction",
     "SpecFrame",
     "SpecFrameConfig",
@@ -34,14 +37,22 @@ __all__ = [
     "resolve",
 ]
 
-AnyModelConfig = Annotated[SpecFrameConfig | OobleckConfig, Discriminator("kind")]
+AnyModelConfig = Annotated[
+    SpecFrameConfig | OobleckConfig | RaveV2Config,
+    Discriminator("kind"),
+]
 
 MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "spec_frame": (SpecFrameConfig, SpecFrame),
     "oobleck": (OobleckConfig, Oobleck),
+    "rave_v2": (RaveV2Config, RaveV2),
 }
 
-PRESETS: dict[str, Callable[..., ModelConfig]] = {"spec_frame": spec_frame, "oobleck": oobleck}
+PRESETS: dict[str, Callable[..., ModelConfig]] = {
+    "spec_frame": spec_frame,
+    "oobleck": oobleck,
+    "rave_v2": rave_v2,
+}
 
 
 def build(config: ModelConfig) -> Autoencoder:
