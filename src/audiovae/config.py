@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -65,10 +65,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _explain(kind: Any, error: Any, where: str) -> str:
     """One pydantic error as "key: what, got value"."""
-    keys = [str(k) for k in error["loc"]]
+    keys, known = _walk(kind, error["loc"])
     key = ".".join([where, *keys] if where else keys) or "settings"
     if error["type"] == "extra_forbidden":
-        known = _fields_beside(kind, keys)
         return f"{key} is not a setting{did_you_mean(keys[-1], known) if known else ''}"
     if error["type"] == "missing":
         return f"{key} is missing"
@@ -80,11 +79,24 @@ def _explain(kind: Any, error: Any, where: str) -> str:
     return f"{key}: {error['msg'][0].lower() + error['msg'][1:]}, got {got!r}"
 
 
-def _fields_beside(kind: Any, keys: list[str]) -> list[str]:
-    """The names that would have been right in place of the last key."""
-    for key in keys[:-1]:
+def _walk(kind: Any, place: Iterable[int | str]) -> tuple[list[str], list[str]]:
+    """A place in nested settings as the user wrote it, without the tags of unions; the names that may stand last."""
+    keys: list[str] = []
+    known: list[str] = []
+    for key in map(str, place):
+        if key in (members := _members(kind)):
+            kind = members[key]
+            continue
         fields = getattr(kind, "model_fields", {})
-        if key not in fields:
-            break
-        kind = fields[key].annotation
-    return list(getattr(kind, "model_fields", {}))
+        keys, known = [*keys, key], list(fields)
+        kind = fields[key].annotation if key in fields else None
+    return keys, known
+
+
+def _members(kind: Any) -> dict[str, Any]:
+    """The classes of a union by their tags; none if it is not a tagged union."""
+    members: dict[str, Any] = {}
+    for member in get_args(kind):
+        fields = getattr(member, "model_fields", {})
+        members |= {fields["kind"].default: member} if "kind" in fields else _members(member)
+    return members

@@ -2,6 +2,7 @@
 
 import pytest
 
+from audiovae.bottlenecks import RVQConfig
 from audiovae.config import parse
 from audiovae.errors import ConfigError
 from audiovae.models import MODELS, PRESETS, AnyModelConfig, build, resolve
@@ -16,8 +17,8 @@ def test_a_saved_config_builds_the_same_model(name):
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_every_family_has_a_preset_of_its_name():
-    assert set(PRESETS) == set(MODELS)
+def test_every_family_has_a_preset_and_every_preset_a_family():
+    assert {resolve(name, {"size": 0}).kind for name in PRESETS} == set(MODELS)
 
 
 def test_arguments_come_first_then_fields_and_text_is_read():
@@ -29,6 +30,14 @@ def test_arguments_come_first_then_fields_and_text_is_read():
     )
 
 
+def test_a_bottleneck_of_another_kind_begins_with_its_own_defaults():
+    given = {"size": 0, "bottleneck.n_codebooks": 3, "bottleneck.kind": "rvq"}
+    config = resolve("spec_frame", given)
+    assert config.bottleneck == RVQConfig(n_codebooks=3)
+    assert config == resolve("spec_frame", {"size": 0, "bottleneck": RVQConfig(n_codebooks=3)})
+    assert build(config).codebook_sizes == ((1024,) * 3,)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -36,6 +45,12 @@ def test_arguments_come_first_then_fields_and_text_is_read():
         ("spec_frame", {"sise": 2}, "model.sise is not a setting.*did you mean 'size'"),
         ("spec_frame", {"kernel_sise": 2}, "did you mean 'kernel_size'"),
         ("spec_frame", {"bottleneck.latent_dims": 2}, "latent_dims.*did you mean 'latent_dim'"),
+        (
+            "spec_frame",
+            {"bottleneck": {"kind": "rvq", "n_codebook": 2}},
+            "model.bottleneck.n_codebook is not a setting; did you mean 'n_codebooks'",
+        ),
+        ("spec_frame", {"bottleneck.kind": "vqq"}, "model.bottleneck: .*'vqq'.*'gaussian', 'vq'"),
         ("spec_frame", {"size": "two"}, "model.size: .*integer.*got 'two'"),
         ("spec_frame", {"size": 99}, "size must be one of .*got 99"),
         (

@@ -1,9 +1,11 @@
-"""Which code is nearest, in blocks of scores that stay in the cache.
+"""Which code is nearest, by plain matrix products over blocks of scores that stay in the cache.
 
     argmin over codes c of |x - c|^2  =  argmax of  x . c - |c|^2 / 2
 
-because |x|^2 is the same for every code. The scores of all rows at once would be written to memory and read back; a
-block of rows is scored and decided before the next one is begun.
+because |x|^2 is the same for every code. All scores at once would be written to memory and read back: a block of rows
+is scored and decided before the next one. The largest of a row is found in two steps, since a maximum over whole rows
+of numbers is fast where an arg-max is not: fold the V scores to V / g columns, find the best column, then the best of
+its g scores. (Measured by benchmarks/codebook_search.py.)
 """
 
 from __future__ import annotations
@@ -11,24 +13,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCORES = 256 * 1024  # of a block: 1 MB of float32, half of a core's second-level cache
+SCORES = 256 * 1024  # of a block on a CPU: 1 MB of float32, what a core's second-level cache holds
+SCORES_ELSEWHERE = 64 * 1024 * 1024  # on a GPU a block is there to bound memory
+FOLD = 32  # g
 
 
 @torch.no_grad()
 def nearest(x: Tensor, codebook: Tensor, *, by_angle: bool = False) -> Tensor:
     """The number of the nearest code for each row.  x [..., d], codebook [V, d] -> [...] int64.
 
-    Euclidean distance, or with `by_angle` the angle between the two. Float32 whatever comes in: bf16 has too few bits
-    to tell codes apart.
+    Euclidean distance, or with `by_angle` the angle between the two; of equally near codes any. Float32 whatever comes
+    in: bf16 has too few bits to tell codes apart.
     """
-    rows, codes = x.float().flatten(0, -2), codebook.float()  # [N, d], [V, d]
+    rows = x.float().flatten(0, -2)  # [N, d]
+    columns, offset = _prepared(codebook.float(), by_angle)  # [d, V'], [V']
+    at_once = SCORES if x.device.type == "cpu" else SCORES_ELSEWHERE
+    found = rows.new_empty(len(rows), dtype=torch.int64)
+    blocks = rows.split(max(1, at_once // len(offset)))
+    scores = rows.new_empty(len(blocks[0]), len(offset))
+    with torch.autocast(x.device.type, enabled=False):
+        for block, chosen in zip(blocks, found.split(len(blocks[0])), strict=True):
+            torch.addmm(offset, block, columns, out=scores[: len(block)])
+            _largest(scores[: len(block)], chosen)
+    return found.unflatten(0, x.shape[:-1])
+
+
+def _prepared(codes: Tensor, by_angle: bool) -> tuple[Tensor, Tensor]:
+    """Codes as columns and what to add to their products; filled up to a multiple of g with codes that never win."""
     if by_angle:
         codes = torch.nn.functional.normalize(codes, dim=1)
-    offset = -0.5 * codes.square().sum(1)  # [V]
-    columns = codes.mT.contiguous()  # [d, V]
-    with torch.autocast(x.device.type, enabled=False):
-        found = [
-            torch.addmm(offset, block, columns).argmax(1)
-            for block in rows.split(max(1, SCORES // len(codes)))
-        ]
-    return torch.cat(found).unflatten(0, x.shape[:-1])
+        offset = codes.new_zeros(len(codes))
+    else:
+        offset = -0.5 * codes.square().sum(1)
+    missing = -len(codes) % FOLD
+    columns = torch.nn.functional.pad(codes.mT, (0, missing))
+    offset = torch.nn.functional.pad(offset, (0, missing), value=-torch.inf)
+    return columns.contiguous(), offset
+
+
+def _largest(scores: Tensor, chosen: Tensor) -> None:
+    """Write the number of the largest score of each row [n, V'] into chosen [n]."""
+    folded = scores.unflatten(1, (FOLD, -1))  # [n, g, V' / g]
+    column = folded.amax(1).argmax(1, keepdim=True)  # [n, 1]
+    candidates = folded.gather(2, column[:, None].expand(-1, FOLD, 1))[..., 0]  # [n, g]
+    torch.add(column[:, 0], candidates.argmax(1), alpha=folded.shape[2], out=chosen)

@@ -15,16 +15,19 @@ from pydantic import Discriminator, ValidationError, create_model
 from audiovae.config import Config, parse
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
+from audiovae.models.dac import DAC, DACConfig, dac_16k, dac_24k, dac_44k
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
 
 __all__ = [
+    "DAC",
     "MODELS",
     "PRESETS",
     "AnyModelConfig",
     "Autoencoder",
     "Context",
+    "DACConfig",
     "ModelConfig",
     "Oobleck",
     "OobleckConfig",
@@ -38,19 +41,23 @@ __all__ = [
 ]
 
 AnyModelConfig = Annotated[
-    SpecFrameConfig | OobleckConfig | RaveV2Config,
+    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config,
     Discriminator("kind"),
 ]
 
 MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "spec_frame": (SpecFrameConfig, SpecFrame),
     "oobleck": (OobleckConfig, Oobleck),
+    "dac": (DACConfig, DAC),
     "rave_v2": (RaveV2Config, RaveV2),
 }
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "spec_frame": spec_frame,
     "oobleck": oobleck,
+    "dac_44k": dac_44k,
+    "dac_24k": dac_24k,
+    "dac_16k": dac_16k,
     "rave_v2": rave_v2,
 }
 
@@ -100,13 +107,14 @@ def _argument_model(name: str) -> type[Config]:
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Set dotted keys and nested tables over a nested dict."""
+    """Set dotted keys and nested tables over a nested dict.  A table of another kind begins with its own defaults."""
     merged = dict(base)
-    for key, value in changes.items():
+    for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith("kind")):
         head, _, rest = key.partition(".")
         inner = {rest: value} if rest else value
         if isinstance(inner, Mapping) and isinstance(merged.get(head), dict):
-            inner = _merge(merged[head], inner)
+            same = inner.get("kind", merged[head].get("kind")) == merged[head].get("kind")
+            inner = _merge(merged[head] if same else {}, inner)
         merged[head] = inner
     return merged
 
