@@ -67,8 +67,9 @@ def test_torch_is_not_imported_for(program: str) -> None:
 
 def test_every_verb_is_a_name_of_the_package_with_the_same_summary() -> None:
     for words, (module, summary) in audiovae.VERBS.items():
-        verb = getattr(import_module(module), words.split()[-1])
-        assert getattr(audiovae, words.split()[-1]) is verb
+        name = audiovae.python_name(words)
+        verb = getattr(import_module(module), name)
+        assert getattr(audiovae, name) is verb
         assert (inspect.getdoc(verb) or "").splitlines()[0] == summary
 
 

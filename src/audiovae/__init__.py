@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from audiovae.api.data import scan
     from audiovae.api.demo import demo
     from audiovae.api.evaluation import diagnose, info
+    from audiovae.api.exchange import export, import_checkpoint
     from audiovae.api.generation import interpolate, sample
     from audiovae.api.training import train
     from audiovae.audio.io import Sound
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # The verbs, in the order of a first session: (words on the command line, module, what it does).
-# A line here is all that a new verb needs to be a Python name and a command; its name is the last word.
+# A line here is all that a new verb needs to be a Python name and a command; `python_name` says which name.
 VERBS = {
     "demo": (
         "audiovae.api.demo",
@@ -54,8 +55,23 @@ VERBS = {
         "audiovae.api.evaluation",
         "Measure what each latent dimension carries on some data.",
     ),
+    "import": (
+        "audiovae.api.exchange",
+        "Make a model folder of a checkpoint that another toolkit wrote.",
+    ),
+    "export": (
+        "audiovae.api.exchange",
+        "Write a model as a folder that another toolkit loads.",
+    ),
 }
-_MODULES = {words.split()[-1]: module for words, (module, _) in VERBS.items()} | {
+
+
+def python_name(words: str) -> str:
+    """The Python name of a verb: its last word; `import`, which is Python's own, is `import_checkpoint`."""
+    return {"import": "import_checkpoint"}.get(words, words.split()[-1])
+
+
+_MODULES = {python_name(words): module for words, (module, _) in VERBS.items()} | {
     "load": "audiovae.checkpoint",
     "Autoencoder": "audiovae.models",
     "Sound": "audiovae.audio.io",
@@ -68,6 +84,8 @@ __all__ = [
     "demo",
     "diagnose",
     "encode",
+    "export",
+    "import_checkpoint",
     "info",
     "interpolate",
     "load",

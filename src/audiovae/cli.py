@@ -134,7 +134,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
     """The command of a verb, made when the command line asks for it by its import path."""
     for words, (module, _) in audiovae.VERBS.items():
         if words.replace(" ", "_") == name:
-            return command(getattr(import_module(module), words.split()[-1]))
+            return command(getattr(import_module(module), audiovae.python_name(words)))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,6 +1,6 @@
 """Models on disk: folders that are whole or not there, verified by SHA-256, with no code in them."""
 
-from audiovae.checkpoint.folder import FORMAT, Manifest, remove_temporary, write_folder
+from audiovae.checkpoint.folder import FORMAT, Manifest, place_files, remove_temporary, write_folder
 from audiovae.checkpoint.model import (
     BUILT_IN,
     MIGRATIONS,
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "load_weights",
     "model_hash",
+    "place_files",
     "remove_temporary",
     "save_model",
     "write_folder",

@@ -114,9 +114,13 @@ def write_folder(folder: Path, contents: Mapping[str, Any], *, replace: bool = F
     Raises OutputError if the folder exists (unless `replace`) or if the disk refuses; what was there before is then
     still there.
     """
-    if folder.exists() and not replace:
-        raise OutputError(f"{folder} exists; name another folder, or say that it may be replaced")
-    files = _packed(contents)
+    _expect_place(folder, replace)
+    place_files(folder, _packed(contents), replace=replace)
+
+
+def place_files(folder: Path, files: Mapping[str, bytes], *, replace: bool = False) -> None:
+    """Write files as one folder that appears whole or not at all; the errors are those of `write_folder`."""
+    _expect_place(folder, replace)
     new, old = (folder.with_name(f".{folder.name}.{word}.tmp") for word in ("new", "old"))
     placed = False
     try:
@@ -138,6 +142,11 @@ def write_folder(folder: Path, contents: Mapping[str, Any], *, replace: bool = F
             f"cannot write {folder}: {error.strerror}; it is as it was before"
         ) from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _expect_place(folder: Path, replace: bool) -> None:
+    if folder.exists() and not replace:
+        raise OutputError(f"{folder} exists; name another folder, or say that it may be replaced")
 
 
 def remove_temporary(parent: Path, name: str = "step_*") -> None:

@@ -84,7 +84,7 @@ class DACConfig(ModelConfig):
 def dac_44k(size: int = 4, *, n_codebooks: int = 9) -> DACConfig:
     """DAC at 44.1 kHz mono, one latent frame for 512 samples, 7.75 kbit/s with 9 codebooks.
 
-    The widths halve with each size: 77, 20, 5, 1.4 and 0.06 M weights. Size 4 is the published net, 0 the test model.
+    The widths halve with each size: 77, 19, 4.9, 1.3 and 0.06 M weights. Size 4 is the published net, 0 the test model.
     Raises ConfigError for a size that is not 0 to 4.
     """
     return _preset(44_100, (2, 4, 8, 8), size, n_codebooks)
