@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from audiovae.bottlenecks.base import Bottled, Bottleneck
 from audiovae.config import Config
 from audiovae.errors import expect_codes
 
+LARGEST = 65_536  # codes of a codebook
 Level = Annotated[int, Field(ge=2, le=256)]
 
 
@@ -29,6 +30,15 @@ class FSQConfig(Config):
     kind: Literal["fsq"] = "fsq"
     levels: tuple[Level, ...] = Field((8, 5, 5, 5), min_length=1, max_length=8)  # 1000 codes
     n_codebooks: int = Field(8, ge=1)  # K, side by side: each codes its own numbers
+
+    @model_validator(mode="after")
+    def _size_is_possible(self) -> Self:
+        if self.codebook_size > LARGEST:
+            raise ValueError(
+                f"levels {self.levels} make {self.codebook_size} codes, at most {LARGEST} are possible; "
+                "take fewer levels, or more codebooks side by side"
+            )
+        return self
 
     @property
     def latent_dim(self) -> int:

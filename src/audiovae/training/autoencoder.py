@@ -25,7 +25,7 @@ from audiovae.models import Autoencoder, Reconstruction
 from audiovae.nn.noise import generators, mix
 from audiovae.training.checkpoints import State
 from audiovae.training.config import OptimizerConfig, TrainConfig
-from audiovae.training.diagnostics import CollapseAlarm, LatentMeter
+from audiovae.training.diagnostics import CodesMeter, CollapseAlarm, LatentMeter
 from audiovae.training.distributed import ALONE, World
 from audiovae.training.feed import Part
 from audiovae.training.loop import Outcome
@@ -91,7 +91,7 @@ class AutoencoderTask:
 
         The latent is the posterior's mean; a draw from it where the score is the ELBO, which is defined on draws.
         """
-        meter = LatentMeter(self.product.latent_dim, self.product.frame_rate)
+        meter = self._meter()
         means: dict[str, float] = {}
         clips: list[tuple[Tensor, Tensor]] = []
         seen = 0
@@ -100,7 +100,10 @@ class AutoencoderTask:
             with self._autocast():
                 out = self.product(x, sample=self.objective.is_elbo, generators=eps)
             out = out._replace(x_hat=out.x_hat.float())
-            meter.update(*out.moments)
+            if isinstance(meter, CodesMeter):
+                meter.update(out.codes, len(x) * x.shape[-1] / self.product.sample_rate)
+            else:
+                meter.update(*out.moments)
             seen += len(x)
             for name, value in self._figures(out, x, at).items():
                 means[name] = means.get(name, 0.0) + (value - means.get(name, 0.0)) * len(x) / seen
@@ -186,6 +189,12 @@ class AutoencoderTask:
             yield batch.x[:left].to(self.device)
             left -= len(batch.x)
 
+    def _meter(self) -> LatentMeter | CodesMeter:
+        """A new meter for this model's kind of latent."""
+        if sizes := self.product.codebook_sizes:
+            return CodesMeter(sizes)
+        return LatentMeter(self.product.latent_dim, self.product.frame_rate)
+
     def _figures(self, out: Reconstruction, x: Tensor, at: Progress) -> dict[str, float]:
         """Distances to the original, and the objective's total, of one batch."""
         rate = self.product.sample_rate
@@ -198,7 +207,8 @@ class AutoencoderTask:
         }
         if self.objective.is_elbo:  # free of beta's schedule, so that two steps compare
             density = weighed.raw["gaussian"] if "gaussian" in weighed.raw else weighed.raw["nll"]
-            figures["negative_elbo"] = float(density + weighed.raw["kl"])
+            # codes have a constant in its place: log V of each, under a uniform prior
+            figures["negative_elbo"] = float(density + weighed.raw.get("kl", 0.0))
         return figures
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -54,7 +54,13 @@ class Display:
         """Show the figures of a validation and its alarms."""
         if "active_units" in report.figures:
             self._active = f"active {report.figures['active_units']:.0f}"
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
+        if "perplexity" in report.figures:
+            self._active = f"perplexity {report.figures['perplexity']:.0f}"
+        shown = "  ".join(
+            f"{name} {value:.4g}"
+            for name, value in report.figures.items()
+            if "." not in name  # of single codebooks: for the log
+        )
         self.note(f"step {step}/{self.total}  validation  {shown}")
         for alarm in report.alarms:
             if alarm.partition(":")[0] not in self._alarms:
