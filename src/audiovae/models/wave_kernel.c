@@ -11,7 +11,6 @@
 
 typedef float v16 __attribute__((vector_size(64), aligned(4)));
 typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t u16 __attribute__((vector_size(32), aligned(2)));
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __AVX512F__
 #define TILE 8 /* accumulators at once: as many as hide an FMA's latency and fit the registers */
@@ -29,7 +28,7 @@ typedef struct {
   int32_t parameters; /* of it; the rest of the outputs is padding */
   float floor;        /* of a log scale */
   const int32_t *dilations; /* [L] */
-  const void *weights; /* each layer's taps [2 W][2 W] and mix [W][2 W], head [W][W], last [W][P] */
+  const char *weights;      /* each layer's taps [2 W][2 W] and mix [W][2 W], head [W][W], last [W][P] */
   const float *biases; /* first's weight [W] and bias [W], each layer's mix [2 W], last [P] */
   const float *values; /* [256], the sample and ... */
   const float *bent;   /* [256], what the net hears of it: of each mu-law level */
@@ -61,30 +60,34 @@ INLINE v16 exponential(v16 x) {
   return y * (v16)power;
 }
 
-INLINE v16 weights16(const void *weights, size_t at, int bf16) {
-  if (!bf16) return *(const v16 *)((const float *)weights + at);
-  const u16 half = *(const u16 *)((const uint16_t *)weights + at); /* bf16 is a float32's upper half */
-  return (v16)(__builtin_convertvector(half, i16) << 16);
-}
-
-#define COLUMNS(n)                                                        \
-  for (; o + 16 * n <= outputs; o += 16 * n) {                            \
-    v16 sum[n];                                                           \
-    for (int k = 0; k < n; k++) sum[k] = *(v16 *)(y + o + 16 * k);        \
-    for (int i = 0; i < inputs; i++)                                      \
-      for (int k = 0; k < n; k++)                                         \
-        sum[k] += x[i] * weights16(weights, at + (size_t)i * outputs + o + 16 * k, bf16); \
-    for (int k = 0; k < n; k++) *(v16 *)(y + o + 16 * k) = sum[k];        \
+/* Columns o to o + 16 n of y += x W. A bf16 is a float32's upper half; a word holds those of two inputs, the first
+ * below the second. */
+#define COLUMNS(n)                                                                      \
+  for (; o + 16 * n <= outputs; o += 16 * n) {                                          \
+    v16 sum[n];                                                                         \
+    for (int k = 0; k < n; k++) sum[k] = *(v16 *)(y + o + 16 * k);                      \
+    for (int i = 0; i < inputs; i += 1 + bf16) {                                        \
+      const char *row = weights + ((size_t)(i >> bf16) * outputs + o) * sizeof(float);  \
+      for (int k = 0; k < n; k++) {                                                     \
+        const v16 word = *(const v16 *)(row + 64 * k);                                  \
+        if (!bf16) {                                                                    \
+          sum[k] += x[i] * word;                                                        \
+        } else {                                                                        \
+          sum[k] += x[i] * (v16)((i16)word << 16);                                      \
+          sum[k] += x[i + 1] * (v16)((i16)word & -65536);                               \
+        }                                                                               \
+      }                                                                                 \
+    }                                                                                   \
+    for (int k = 0; k < n; k++) *(v16 *)(y + o + 16 * k) = sum[k];                      \
   }
 
 /* y += x W.  Returns where the next matrix begins. */
-INLINE size_t add_product(float *y, const float *x, const void *weights, size_t at, int inputs,
-                          int outputs, int bf16) {
+INLINE const char *add_product(float *y, const float *x, const char *weights, int inputs, int outputs, int bf16) {
   int o = 0;
   COLUMNS(TILE)
   COLUMNS(2)
   COLUMNS(1)
-  return at + (size_t)inputs * outputs;
+  return weights + ((size_t)inputs * outputs * sizeof(float) >> bf16);
 }
 
 /* g = tanh(a) sigmoid(b), with one division; a, b and g [width], in the order a, b. */
@@ -111,7 +114,7 @@ INLINE void step(const Net *net, State *state, const float *condition, float *p,
   for (int o = 0; o < w; o++) h[o] = bias[o] * *state->heard + bias[w + o];
   bias += 2 * w;
   float *ring = state->rings;
-  size_t at = 0;
+  const char *weights = net->weights;
   for (int l = 0; l < net->layers; l++) {
     float *oldest = ring + (size_t)state->places[l] * w;
     memcpy(inputs, oldest, w * sizeof *h);
@@ -121,18 +124,18 @@ INLINE void step(const Net *net, State *state, const float *condition, float *p,
     ring += (size_t)net->dilations[l] * w;
     memcpy(y, condition, 2 * w * sizeof *y);
     condition += 2 * w;
-    at = add_product(y, inputs, net->weights, at, 2 * w, 2 * w, bf16);
+    weights = add_product(y, inputs, weights, 2 * w, 2 * w, bf16);
     gate(g, y, w);
     for (int o = 0; o < 2 * w; o++) both[o] += bias[o];
     bias += 2 * w;
-    at = add_product(both, g, net->weights, at, w, 2 * w, bf16);
+    weights = add_product(both, g, weights, w, 2 * w, bf16);
   }
   memcpy(y, condition, w * sizeof *y);
   rectify(both, w);
-  at = add_product(y, both, net->weights, at, w, w, bf16);
+  weights = add_product(y, both, weights, w, w, bf16);
   rectify(y, w);
   memcpy(p, bias, net->outputs * sizeof *p);
-  add_product(p, y, net->weights, at, w, net->outputs, bf16);
+  add_product(p, y, weights, w, net->outputs, bf16);
 }
 
 /* Draw from a softmax by inverting its cumulative distribution, or take its largest. */

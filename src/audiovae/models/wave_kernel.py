@@ -142,7 +142,7 @@ class KernelVoice:
         values = family.values() if isinstance(family, MuLaw) else torch.zeros(LEVELS)
         self._packed = {
             "dilations": torch.tensor(net.dilations, dtype=torch.int32),
-            "weights": _weights(net).to(torch.bfloat16 if precision == "bf16" else torch.float32),
+            "weights": _weights(net, precision),
             "biases": _biases(net),
             "values": values,
             "bent": compress(values),
@@ -217,15 +217,21 @@ class KernelVoice:
         return functional.pad(parts, (0, -width % VECTOR)).flatten(2).contiguous()
 
 
-def _weights(net: WaveNet) -> Tensor:
-    """All matrices as [in, out], filled up, one after another, in the order in which a sample needs them."""
+def _weights(net: WaveNet, precision: Precision) -> Tensor:
+    """All matrices, filled up, one after another, in the order in which a sample needs them.
+
+    fp32 as [in, out], bf16 as [in / 2, out, 2], so that one word holds two inputs' weights of an output.
+    """
     w = net.width
     matrices = []
     for taps, mix in _layers(net):
         past, present = (_filled(tap, w) for tap in taps.weight.unbind(2))
         matrices += [torch.cat([past, present], dim=1), _filled(mix.weight[..., 0], w, blocks=2)]
     matrices += [_filled(net.head.weight[..., 0], w), _filled(net.last.weight[..., 0], net.outputs)]
-    return torch.cat([matrix.T.flatten() for matrix in matrices])
+    if precision == "fp32":
+        return torch.cat([matrix.T.flatten() for matrix in matrices])
+    pairs = [matrix.unflatten(1, (-1, 2)).transpose(0, 1).flatten() for matrix in matrices]
+    return torch.cat(pairs).to(torch.bfloat16)
 
 
 def _biases(net: WaveNet) -> Tensor:
