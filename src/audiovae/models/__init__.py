@@ -16,6 +16,7 @@ from audiovae.config import Config, parse
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.models.dac import DAC, DACConfig, dac_16k, dac_24k, dac_44k
+from audiovae.models.jukebox import Jukebox, JukeboxConfig, jukebox
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
@@ -28,6 +29,8 @@ __all__ = [
     "Autoencoder",
     "Context",
     "DACConfig",
+    "Jukebox",
+    "JukeboxConfig",
     "ModelConfig",
     "Oobleck",
     "OobleckConfig",
@@ -41,7 +44,7 @@ __all__ = [
 ]
 
 AnyModelConfig = Annotated[
-    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config,
+    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config | JukeboxConfig,
     Discriminator("kind"),
 ]
 
@@ -50,6 +53,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "oobleck": (OobleckConfig, Oobleck),
     "dac": (DACConfig, DAC),
     "rave_v2": (RaveV2Config, RaveV2),
+    "jukebox": (JukeboxConfig, Jukebox),
 }
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
@@ -59,6 +63,7 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "dac_24k": dac_24k,
     "dac_16k": dac_16k,
     "rave_v2": rave_v2,
+    "jukebox": jukebox,
 }
 
 

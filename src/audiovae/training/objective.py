@@ -2,12 +2,13 @@
 
     total = sum over terms of  weight[term] * term,    the KL's weight being  weight["kl"] * beta(step) * control
 
-Four named tables of weights:
+Five named tables of weights:
 
     spectral  multi-resolution STFT, multi-scale mel, L1 and the compressed complex term: for `spec_frame`
     mission   sum over resolutions of (spectral convergence + log magnitude) + lambda L1
     elbo      the full Gaussian log-density: with beta = 1, total = -ELBO / seconds, in nats per second
     likelihood  the same with the model's own density, its term "nll" in nats per second (tokens, WaveVAE)
+    jukebox   the losses of losses/jukebox.py, summed over its levels by the model
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
 A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
@@ -49,9 +50,12 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     "mission": {"stft": 1.0, "l1": 10.0, "kl": 1e-5},
     "elbo": {"gaussian": 1.0, "kl": 1.0},
     "likelihood": {"nll": 1.0, "kl": 1.0},
+    "jukebox": {"l2": 1.0, "linf": 0.02, "multispectral": 1.0, "commitment": 0.02},
 }
 # Of terms that only some models give; a named table above counts only those that the model has
-OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0}
+OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0} | {
+    name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")
+}
 # The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
@@ -61,7 +65,7 @@ _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million
 class ObjectiveConfig(Config):
     """What a training minimises."""
 
-    name: Literal["spectral", "mission", "elbo", "likelihood"] | None = None  # None: the family's
+    name: Literal["spectral", "mission", "elbo", "likelihood", "jukebox"] | None = None  # None: the family's
     weights: dict[str, float] = Field(
         default_factory=dict
     )  # changes to the named table; 0 leaves a term out
