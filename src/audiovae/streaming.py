@@ -1,9 +1,10 @@
 """Exact chunked coding: sounds of any length in constant memory, equal to coding them in one piece.
 
-A latent frame depends on `encoder_context` samples around its own, a decoded frame on `decoder_context`
-latent frames: the halo. So each chunk is coded together with its halo, and only the chunk is kept. The
-chunks lie on the latent grid, and at the two ends of the sound the halo is cut, not padded, because the
-layers themselves pad there. A decoder that hears its own past (`begin_decoding`) goes on from chunk to chunk instead.
+A unit (a latent frame, or a segment of several) depends on `encoder_context` samples around its own, a
+decoded unit on `decoder_context` latent frames: the halo. So each chunk is coded together with its halo,
+and only the chunk is kept. The chunks are whole units, and at the two ends of the sound the halo is cut,
+not padded, because the layers themselves pad there. Where the halo is the whole sound, so is the chunk.
+A decoder that hears its own past (`begin_decoding`) goes on from chunk to chunk instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from audiovae.bottlenecks import Bottled
 from audiovae.errors import AudioError, ConfigError, LatentError
-from audiovae.models.base import Autoencoder
+from audiovae.models.base import UNLIMITED, Autoencoder
 
 HALOS_A_CHUNK = 8  # a chunk of eight halos: a ninth of the work is spent twice
 FEWEST_FRAMES = 32  # below this, calls cost more than the work in them
@@ -49,35 +50,44 @@ def code_blocks(
 
 
 class _Encoded(NamedTuple):
-    """A chunk with its halo, encoded; `first` to `last` of its `frames` latent frames are wanted."""
+    """A chunk with its halo, encoded; `first` to `last` of its latent frames are wanted."""
 
     bottled: Bottled
     first: int
     last: int
-    frames: int
+    units: slice  # those of the chunk
 
     def trimmed(self, values: Tensor) -> Tensor:
-        """The wanted part of [..., frames of any level] on the CPU."""
-        rate = (
-            values.shape[-1] // self.frames
-        )  # a finer level has several frames to one of the model
+        """The wanted part of [..., values of any level] on the CPU."""
+        frames = self.bottled.z.shape[-1]
+        if values.shape[-1] < frames:  # a coarse level has one value for each unit
+            return values[..., self.units].cpu()
+        rate = values.shape[-1] // frames  # a fine one has several to each latent frame
         return values[..., self.first * rate : self.last * rate].cpu()
 
 
 def _encoded(
     model: Autoencoder, blocks: Iterable[Tensor], chunk_frames: int | None
 ) -> Iterator[_Encoded]:
-    hop = model.hop_length
-    left, right = (-(-samples // hop) * hop for samples in model.encoder_context)
-    step = _chunk_frames(chunk_frames, (left + right) // hop) * hop
+    samples, frames = model.unit
+    left, right = model.encoder_context
+    left = -(-left // samples) * samples
+    halo = UNLIMITED if UNLIMITED in model.encoder_context else (left + right) * frames // samples
+    step = _chunk_frames(chunk_frames, halo, frames) // frames * samples
     device = _device(model)
     empty = True
     for window in _windows(_checked_sound(blocks, model.channels), step, left, right):
         empty = False
         with torch.inference_mode():
             bottled = model.encode(window.values[None].to(device))
-        first, frames = window.skip // hop, -(-window.values.shape[-1] // hop)
-        yield _Encoded(bottled, first, first - (-window.keep // hop), frames)
+        wanted, length = window.skip + window.keep, window.values.shape[-1]
+        count = bottled.z.shape[-1]
+        yield _Encoded(
+            bottled,
+            first=count - model.frames_of(length - window.skip),
+            last=count - model.frames_of(length - wanted),
+            units=slice(window.skip // samples, -(-wanted // samples)),
+        )
     if empty:
         raise AudioError("the sound has 0 samples; at least 1 is needed")
 
@@ -95,19 +105,21 @@ def decode_blocks(
     `chunk_frames` as in `encode_blocks`. Raises LatentError for a block of another shape or when no
     frame comes at all, ConfigError for fewer than 1 frame.
     """
-    hop = model.hop_length
+    samples, frames = model.unit
     remembers = model.begin_decoding()
     decode = remembers or model.decode
     left, right = (0, 0) if remembers else model.decoder_context
-    step = _chunk_frames(chunk_frames, left + right)
+    step = _chunk_frames(chunk_frames, left + right, frames)
     device = _device(model)
     given = 0
     for window in _windows(_checked_latent(latents, model.latent_dim), step, left, right):
         with torch.inference_mode():
-            x_hat = decode(window.values[None].to(device))[0]  # [C, frames * hop]
-        first, last = window.skip * hop, (window.skip + window.keep) * hop
+            x_hat = decode(window.values[None].to(device))[0]  # [C, T]
+        first, wanted = window.skip // frames * samples, window.skip + window.keep
+        more = wanted < window.values.shape[-1]
+        last = wanted // frames * samples if more else x_hat.shape[-1]
         chunk = x_hat[:, first : last if length is None else min(last, first + length - given)]
-        given += window.keep * hop
+        given += last - first
         yield chunk.cpu()
         if length is not None and given >= length:
             return
@@ -162,20 +174,21 @@ def _windows(blocks: Iterable[Tensor], step: int, left: int, right: int) -> Iter
         if held <= skip:
             return
         values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        yield _Window(values[:, : skip + step + right], skip, min(step, held - skip))
+        end = min(held, skip + step + right)
+        yield _Window(values[:, :end], skip, min(step, held - skip))
         done = min(skip + step, held)
         skip = min(left, done)
         parts = [values[:, done - skip :]]
         held = parts[0].shape[-1]
 
 
-def _chunk_frames(asked: int | None, halo: int) -> int:
-    """Frames a chunk has: what was asked for, or enough that the halo costs little."""
-    if asked is None:
-        return max(HALOS_A_CHUNK * halo, FEWEST_FRAMES)
-    if asked < 1:
+def _chunk_frames(asked: int | None, halo: int, unit: int) -> int:
+    """Frames a chunk has: what was asked for, or enough that the halo costs little; whole units in any case."""
+    if asked is not None and asked < 1:
         raise ConfigError(f"chunk_frames must be at least 1, got {asked}")
-    return asked
+    if asked is None or halo >= UNLIMITED:
+        asked = max(HALOS_A_CHUNK * halo, FEWEST_FRAMES)
+    return -(-asked // unit) * unit
 
 
 def _checked_sound(blocks: Iterable[Tensor], channels: int) -> Iterator[Tensor]:

@@ -132,3 +132,17 @@ def test_group_norm_takes_one_statistic_over_channels_and_time() -> None:
 def test_a_width_below_its_compression_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"width must be at least compress \(2\), got 1"):
         SeanetConfig(width=1)
+
+
+@pytest.mark.parametrize("length", [1, 65 * 6, 200 * 6 + 5])
+@pytest.mark.parametrize("config", NETS.values(), ids=NETS.keys())
+def test_pieces_equal_the_whole(config: SeanetConfig, length: int) -> None:
+    """Without gradients, sounds longer than 64 frames are computed piece by piece."""
+    config = config.model_copy(update={"lstm_layers": 1, "padding": "reflect"})
+    encoder, decoder = filled(Encoder(config, 1, 2)), filled(Decoder(config, 1, 2))
+    x = torch.randn(1, 1, length, dtype=torch.float64)
+    whole = encoder(x), decoder(encoder(x))
+    with torch.inference_mode():
+        h = encoder(x)
+        torch.testing.assert_close(h, whole[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(decoder(h), whole[1], rtol=1e-9, atol=1e-9)

@@ -81,7 +81,7 @@ def sample(
         length = max(1, round(seconds * opened.sample_rate))
         z = latents.sample_prior(
             opened.latent_dim,
-            -(-length // opened.hop_length),
+            opened.frames_of(length),
             generators=generators(seed, items=n),
             temperature=temperature,
             statistics=statistics,

@@ -49,10 +49,17 @@ UNLIMITED = sys.maxsize  # of a Context: everything before, or after, has a say
 
 
 class Context(NamedTuple):
-    """How far a result reaches beyond its own frame, to the left and to the right; it may be UNLIMITED."""
+    """How far a result reaches beyond its own unit, to the left and to the right; it may be UNLIMITED."""
 
     left: int
     right: int
+
+
+class Unit(NamedTuple):
+    """The finest grid that samples and latent frames have in common."""
+
+    samples: int
+    frames: int
 
 
 class Reconstruction(NamedTuple):
@@ -96,12 +103,21 @@ class Autoencoder(nn.Module):
     @property
     @abstractmethod
     def encoder_context(self) -> Context:
-        """Samples before the first and after the last one of a latent frame that can change it."""
+        """Samples before the first and after the last one of a unit that can change its latent frames."""
 
     @property
     @abstractmethod
     def decoder_context(self) -> Context:
-        """Latent frames before and after a frame that can change its hop_length samples."""
+        """Latent frames before and after those of a unit that can change its samples."""
+
+    @property
+    def unit(self) -> Unit:
+        """A latent frame and its hop_length samples; a family that codes longer segments gives those."""
+        return Unit(self.hop_length, 1)
+
+    def frames_of(self, length: int) -> int:
+        """Latent frames of a sound of so many samples."""
+        return -(-length // self.hop_length)
 
     @property
     def sample_rate(self) -> int:
@@ -137,15 +153,15 @@ class Autoencoder(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Input samples that can change one sample of the reconstruction; UNLIMITED if all can."""
-        ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
-        behind = self.decoder_context.left * self.hop_length + self.encoder_context.left
-        return min(behind + self.hop_length + ahead, UNLIMITED)
+        behind = self._samples(self.decoder_context.left) + self.encoder_context.left
+        ahead = self._samples(self.decoder_context.right) + self.encoder_context.right
+        return min(behind + self.unit.samples + ahead, UNLIMITED)
 
     @property
     def delay(self) -> int:
-        """Samples of input beyond time t that are needed before sample t can be given out."""
-        ahead = self.decoder_context.right * self.hop_length + self.encoder_context.right
-        return self.hop_length - 1 + ahead
+        """Samples of input beyond time t that are needed before sample t can be given out; UNLIMITED: all."""
+        ahead = self._samples(self.decoder_context.right) + self.encoder_context.right
+        return min(self.unit.samples - 1 + ahead, UNLIMITED)
 
     def encode(
         self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
@@ -202,6 +218,10 @@ class Autoencoder(nn.Module):
         """Encode and decode.  x [B, C, T] -> x_hat [B, C, T], with the bottleneck's result."""
         bottled = self.encode(x, sample=sample, generators=generators)
         return Reconstruction(self.decode(bottled.z, x.shape[-1]), *bottled)
+
+    def _samples(self, frames: int) -> int:
+        """What so many latent frames stand for."""
+        return -(-frames * self.unit.samples // self.unit.frames)
 
     def _bottlenecks(self) -> list[Bottleneck]:
         return [module for module in self.modules() if isinstance(module, Bottleneck)]

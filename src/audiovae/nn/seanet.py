@@ -7,6 +7,9 @@ decoder   conv; LSTM; for each stride, backwards, a stage of ELU, a transposed c
 
 Each conv pads by itself: T samples become ceil(T / stride) frames, F frames become F * stride samples. EnCodec, AudioCraft
 and Mimi differ in the options of `SeanetConfig` alone.
+
+Where no gradient is wanted, what runs faster than the frame rate is computed piece by piece, each with the inputs around
+it that it sees: in one piece, a minute at the rate of the samples takes a gigabyte.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self, TypeVar
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +28,7 @@ from audiovae.config import Config
 
 Norm = Literal["none", "weight", "group"]
 Padding = Literal["constant", "reflect", "replicate"]
+PIECE_FRAMES = 64
 AnyConv = TypeVar("AnyConv", nn.Conv1d, nn.ConvTranspose1d)
 
 
@@ -88,12 +93,27 @@ class Encoder(nn.Module):
         )
         self.lstm = lstm_of(config)
         self.last = Conv(config, widths[-1], dim, config.last_kernel_size)
+        self.hop_length, self.in_pieces = config.hop_length, config.norm != "group"
 
     def forward(self, x: Tensor) -> Tensor:
         """Shorten while the width grows."""
-        h: Tensor = self.lstm(self.stages(self.first(x)))
+        h: Tensor = self.lstm(self._shorten(x))
         h = self.last(functional.elu(h))
         return h
+
+    def _shorten(self, x: Tensor) -> Tensor:
+        if not self.in_pieces or torch.is_grad_enabled():
+            h: Tensor = self.stages(self.first(x))
+            return h
+        hop, stack = self.hop_length, nn.Sequential(self.first, self.stages)
+        first, last = inputs_of(stack, 0, 0)
+        left, right = -(first // hop), -(-last // hop)  # frames, rounded up
+        parts = []
+        for at in range(0, -(-x.shape[-1] // hop), PIECE_FRAMES):
+            skip = min(at, left)
+            part = x[..., (at - skip) * hop : (at + PIECE_FRAMES + right) * hop]
+            parts.append(stack(part)[..., skip : skip + PIECE_FRAMES])
+        return torch.cat(parts, dim=-1)
 
 
 class Decoder(nn.Module):
@@ -111,12 +131,25 @@ class Decoder(nn.Module):
             )
         )
         self.last = Conv(config, widths[-1], channels, config.last_kernel_size)
+        self.hop_length, self.in_pieces = config.hop_length, config.norm != "group"
 
     def forward(self, z: Tensor) -> Tensor:
         """The encoder's way back."""
-        h: Tensor = self.stages(self.lstm(self.first(z)))
-        h = self.last(functional.elu(h))
-        return h
+        return self._lengthen(self.lstm(self.first(z)))
+
+    def _lengthen(self, h: Tensor) -> Tensor:
+        stack = nn.Sequential(self.stages, nn.ELU(), self.last)
+        if not self.in_pieces or torch.is_grad_enabled():
+            x: Tensor = stack(h)
+            return x
+        hop = self.hop_length
+        first, last = inputs_of(stack, 0, hop - 1)
+        parts = []
+        for at in range(0, h.shape[-1], PIECE_FRAMES):
+            skip = min(at, -first)
+            part = h[..., at - skip : at + PIECE_FRAMES + last]
+            parts.append(stack(part)[..., skip * hop : (skip + PIECE_FRAMES) * hop])
+        return torch.cat(parts, dim=-1)
 
 
 class DownStage(nn.Module):
@@ -294,5 +327,12 @@ def _weight_normed(conv: AnyConv, norm: Norm) -> AnyConv:
 
 
 def _group_norm(width: int, norm: Norm) -> nn.Module:
-    """One group: the statistics are over all channels and the whole time."""
-    return nn.GroupNorm(1, width) if norm == "group" else nn.Identity()
+    return TimeGroupNorm(1, width) if norm == "group" else nn.Identity()
+
+
+class TimeGroupNorm(nn.GroupNorm):
+    """Normalises each item by its mean and variance over all channels and the whole time.  h [B, W, T]."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """nn.GroupNorm's own refuses one sample of one channel, the end of a sound in a narrow net."""
+        return torch.group_norm(h, 1, self.weight, self.bias, self.eps)
