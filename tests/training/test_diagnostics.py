@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from audiovae.bottlenecks import Gaussian, GaussianConfig
+from audiovae.bottlenecks import VQ, Gaussian, GaussianConfig, VQConfig
 from audiovae.config import parse
+from audiovae.errors import LatentError
 from audiovae.models.base import Reconstruction
 from audiovae.nn.noise import generators
-from audiovae.training.diagnostics import CollapseAlarm, LatentMeter
+from audiovae.training.diagnostics import CodesMeter, CollapseAlarm, LatentMeter
 from audiovae.training.objective import Objective, ObjectiveConfig
 from audiovae.training.schedules import Progress
 
@@ -159,3 +160,106 @@ def test_a_latent_of_little_variance_and_less_noise_is_used_and_no_collapse() ->
         meter.update(mu, torch.full_like(mu, 2 * log_sigma))
         assert (meter.active_units, meter.used_units) == (0, used)
         assert bool(alarm.update(1, meter)) == (used == 0)
+
+
+def test_the_codes_meter_in_closed_form() -> None:
+    """One codebook in use by 1/2, 1/4, 1/4 (1.5 bits), one by a single code; over two batches and two seconds."""
+    meter = CodesMeter([(8, 4)])
+    first = torch.tensor([0, 0, 3, 5]).expand(2, 4)
+    for _ in range(2):
+        meter.update([torch.stack([first, torch.full((2, 4), 2)], dim=1)], 1.0)
+    books = meter.codebooks
+    assert [book.used for book in books] == [3, 1] and meter.used_units == 4
+    assert [book.entropy for book in books] == pytest.approx([1.5, 0.0])
+    assert meter.figures() == {
+        "bits_per_second": pytest.approx(8 * (3 + 2)),
+        "entropy_bits_per_second": pytest.approx(8 * 1.5),
+        "perplexity": pytest.approx((2**1.5 + 1) / 2),
+        "perplexity.0": pytest.approx(2**1.5),
+        "perplexity.1": pytest.approx(1.0),
+        "used_codes.0": 3.0,
+        "used_codes.1": 1.0,
+    }
+
+
+def test_levels_have_their_own_frame_rates_and_names() -> None:
+    meter = CodesMeter([(4,), (16, 16)])
+    meter.update([torch.zeros(1, 1, 10).long(), torch.zeros(1, 2, 40).long()], 2.0)
+    assert meter.bits_per_second == pytest.approx((10 * 2 + 2 * 40 * 4) / 2)
+    assert [book.name for book in meter.codebooks] == ["0.0", "1.0", "1.1"]
+
+
+def test_a_meter_that_saw_no_code_says_so() -> None:
+    with pytest.raises(LatentError, match="no code was seen; statistics need at least one frame"):
+        CodesMeter([(4,)]).figures()
+
+
+class TinyVqVae(nn.Module):
+    """A linear VQ-VAE on frames of 16 samples, whose features begin far from random codes."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        fixed = {"latent_dim": DIMS, "codebook_size": 64, "decay": 0.9}
+        config = parse(VQConfig, fixed | settings)
+        self.encoder = nn.Conv1d(1, DIMS, HOP, stride=HOP)
+        nn.init.constant_(self.encoder.bias, 3.0)
+        self.bottleneck = VQ(config, None, RATE / HOP)
+        self.decoder = nn.ConvTranspose1d(DIMS, 1, HOP, stride=HOP)
+
+
+def train_codes(**settings: object) -> tuple[CodesMeter, list[list[str]]]:
+    """Train with the paper's loss; return the last meter and the alarms of each look."""
+    model = TinyVqVae(**settings)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    alarm, alarms, meter = CollapseAlarm(), [], CodesMeter([(64,)])
+    for step in range(120):
+        x = two_factors(step)
+        out = model.bottleneck(model.encoder(x), sample=True)
+        loss = (model.decoder(out.z) - x).square().mean()
+        loss = loss + out.terms.get("codebook", 0.0) + 0.25 * out.terms["commitment"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.bottleneck.commit(step)
+        if step % 40 >= 35:
+            meter.update(out.codes, x.numel() / RATE)
+        if (step + 1) % 40 == 0:
+            alarms.append(alarm.update(step + 1, meter))
+            last, meter = meter, CodesMeter([(64,)])
+    return last, alarms
+
+
+BARE = {"kmeans_iterations": 0, "revive_below": 0.0}
+
+
+def test_codes_far_from_the_frames_collapse_and_the_alarm_says_so() -> None:
+    meter, alarms = train_codes(**BARE)
+    assert meter.codebooks[0].perplexity < 4
+    assert alarms[0] == []  # one look is not enough
+    (alarm,) = alarms[-1]
+    assert alarm.startswith(
+        "codebook-collapse: 1 of 1 codebooks use few of their codes; codebook 0 "
+    )
+    assert "of 64 at perplexity" in alarm and "since step 40" in alarm
+    assert "bottleneck.revive_below 0.1" in alarm and "bottleneck.kmeans_iterations 10" in alarm
+
+
+@pytest.mark.parametrize(
+    "cure",
+    [{"revive_below": 0.0}, {"kmeans_iterations": 0}, {"update": "ema"}],
+    ids=["k-means", "revival", "averages with both"],
+)
+def test_kmeans_and_revival_cure_it(cure: dict[str, object]) -> None:
+    meter, alarms = train_codes(**cure)
+    assert alarms[-1] == []
+    assert meter.codebooks[0].perplexity > 8
+
+
+def test_with_fewer_frames_than_codes_few_codes_are_no_collapse() -> None:
+    alarm = CollapseAlarm(patience=1)
+    meter = CodesMeter([(1024,)])
+    meter.update([torch.arange(20).view(1, 1, 20)], 1.0)
+    assert alarm.update(1, meter) == []
+    meter.update([torch.zeros(1, 1, 2000).long()], 1.0)
+    assert "codebook 0 20 of 1024 at perplexity 1." in alarm.update(2, meter)[0]

@@ -21,7 +21,9 @@ from audiovae.config import Config
 from audiovae.errors import expect_codes
 
 LARGEST = 65_536  # codes of a codebook
-Level = Annotated[int, Field(ge=2, le=256)]
+Level = Annotated[
+    int, Field(ge=3, le=256)
+]  # of 2 one would begin 3.8 away from 0, where tanh is flat
 
 
 class FSQConfig(Config):
