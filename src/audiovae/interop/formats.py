@@ -20,7 +20,7 @@ from torch import Tensor
 
 from audiovae.config import read_json
 from audiovae.errors import CheckpointError, ConfigError, did_you_mean
-from audiovae.interop import dac, oobleck
+from audiovae.interop import dac, mimi, oobleck
 from audiovae.models import Autoencoder, ModelConfig
 
 
@@ -195,6 +195,14 @@ FORMATS: dict[str, Format] = {
                 dac.weights_from_transformers,
                 dac.config_to_transformers,
                 dac.weights_to_transformers,
+            ),
+            Net(
+                "mimi",
+                {"model_type": "mimi", "architectures": ["MimiModel"]},
+                mimi.config_from_transformers,
+                mimi.weights_from_transformers,
+                mimi.config_to_transformers,
+                mimi.weights_to_transformers,
             ),
         ),
     ),

@@ -17,6 +17,7 @@ from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.models.dac import DAC, DACConfig, dac_16k, dac_24k, dac_44k
 from audiovae.models.jukebox import Jukebox, JukeboxConfig, jukebox
+from audiovae.models.mimi import Mimi, MimiConfig, mimi
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
@@ -31,6 +32,8 @@ __all__ = [
     "DACConfig",
     "Jukebox",
     "JukeboxConfig",
+    "Mimi",
+    "MimiConfig",
     "ModelConfig",
     "Oobleck",
     "OobleckConfig",
@@ -44,7 +47,7 @@ __all__ = [
 ]
 
 AnyModelConfig = Annotated[
-    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config | JukeboxConfig,
+    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config | JukeboxConfig | MimiConfig,
     Discriminator("kind"),
 ]
 
@@ -54,6 +57,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "dac": (DACConfig, DAC),
     "rave_v2": (RaveV2Config, RaveV2),
     "jukebox": (JukeboxConfig, Jukebox),
+    "mimi": (MimiConfig, Mimi),
 }
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
@@ -64,6 +68,7 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "dac_16k": dac_16k,
     "rave_v2": rave_v2,
     "jukebox": jukebox,
+    "mimi": mimi,
 }
 
 

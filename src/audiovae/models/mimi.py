@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiovae.bottlenecks import Bottled, Bottleneck
 from audiovae.bottlenecks.rvq import RVQ, RVQConfig
@@ -26,7 +26,6 @@ from audiovae.nn.seanet import Conv, Decoder, Encoder, SeanetConfig, TransposedC
 from audiovae.nn.transformer import Transformer, TransformerConfig
 
 FRAME_STRIDE = 2  # frames of the transformers to one of the latent
-PIECE_FRAMES = 64  # 2.6 s: what SEANet computes at a time where no gradient is wanted
 WIDTHS, LAYERS = (2, 16, 32, 64), (1, 2, 4, 8)  # of SEANet and of each transformer, by size
 
 
@@ -155,16 +154,15 @@ class Mimi(Autoencoder):
         self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
     ) -> Bottled:
         """x [B, C, T] -> Bottled with F = ceil(T / hop_length) frames."""
-        hop = self.config.seanet.hop_length
-        h = in_pieces(self.encoder, x, PIECE_FRAMES * hop, hop * self._encoder_reach)
+        h = self.encoder(x)  # [B, D, ceil(T / hop of SEANet)]
         h = self.down(self.encoder_transformer(h.mT).mT)  # [B, D, F]
         bottled: Bottled = self.bottleneck(h, sample=sample, generators=generators)
         return bottled
 
     def synthesise(self, z: Tensor) -> Tensor:
         """z [B, D, F] -> x_hat [B, C, F * hop_length]; not limited to [-1, 1]."""
-        h = self.decoder_transformer(self.up(z).mT).mT
-        return in_pieces(self.decoder, h, PIECE_FRAMES, self._decoder_reach)
+        x_hat: Tensor = self.decoder(self.decoder_transformer(self.up(z).mT).mT)
+        return x_hat
 
     @property
     def encoder_context(self) -> Context:
@@ -186,18 +184,6 @@ class Mimi(Autoencoder):
         reach = self.config.transformer.reach
         assert reach is not None
         return reach
-
-    @property
-    def _encoder_reach(self) -> int:
-        """Frames at 25 Hz, behind, of the SEANet encoder, rounded up."""
-        first, _ = inputs_of(self.encoder, 0, 0)
-        return -(first // self.config.seanet.hop_length)
-
-    @property
-    def _decoder_reach(self) -> int:
-        """Frames at 25 Hz, behind, of the SEANet decoder."""
-        first, _ = inputs_of(self.decoder, 0, self.config.seanet.hop_length - 1)
-        return -first
 
 
 class SplitRVQ(Bottleneck):
@@ -240,21 +226,3 @@ class SplitRVQ(Bottleneck):
         if codes.shape[1] > n_semantic:
             z = z + self.acoustic.from_codes(codes[:, n_semantic:])
         return z
-
-
-def in_pieces(net: nn.Module, x: Tensor, piece: int, halo: int) -> Tensor:
-    """net(x) of a causal net, computed so many inputs at a time, each with the `halo` inputs before it.
-
-    At SEANet's rates a minute in one piece takes gigabytes. Where a gradient is wanted there is only one piece. Piece
-    and halo are multiples of what makes one output, or one input makes several.  x [B, W, T] -> [B, W', T'].
-    """
-    if torch.is_grad_enabled() or x.shape[-1] <= piece:
-        y: Tensor = net(x)
-        return y
-    parts = []
-    for first in range(0, x.shape[-1], piece):
-        skip = min(first, halo)
-        part = x[..., first - skip : first + piece]
-        y = net(part)
-        parts.append(y[..., y.shape[-1] * skip // part.shape[-1] :])
-    return torch.cat(parts, dim=-1)
