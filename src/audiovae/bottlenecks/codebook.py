@@ -76,10 +76,10 @@ class Codebook(nn.Module):
     def gather(self, rows: Tensor, codes: Tensor) -> None:
         """Note which rows chose which codes.  rows [..., d], codes [...]."""
         rows, codes = rows.detach().flatten(0, -2), codes.flatten()
-        if self._use is None:
-            self._use = rows.new_zeros(len(self.vectors), rows.shape[1] + 1)
         counted = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        self._use.index_add_(0, codes, counted)
+        use = rows.new_zeros(len(self.vectors), counted.shape[1]).index_add_(0, codes, counted)
+        # a + b, as two processes add: rows one after the other onto one sum would round differently
+        self._use = use if self._use is None else self._use + use
         self._rows.append(spread(rows, len(self.vectors)))
 
     def take_use(self) -> Tensor | None:
