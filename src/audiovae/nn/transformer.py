@@ -162,7 +162,8 @@ class Attention(nn.Module):
 
     def _heads(self, h: Tensor) -> Tensor:
         """[B, L, W] -> [B, heads, L, W / heads]."""
-        return h.unflatten(2, (self.config.heads, -1)).transpose(1, 2)
+        heads: Tensor = h.unflatten(2, (self.config.heads, -1))
+        return heads.transpose(1, 2)
 
 
 class LayerScale(nn.Module):
