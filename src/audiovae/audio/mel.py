@@ -57,7 +57,8 @@ def mel_filters(
     """Weights [n_mels, n_fft // 2 + 1] in float32 that turn a magnitude spectrum into mel bands.
 
     `low_hz` to `high_hz` (half the sample rate if None) is covered.  Equal to librosa.filters.mel.  A band narrower than
-    a bin may be empty.  The result is shared between callers: do not write into it.
+    a bin may be empty.  The result is shared between callers: do not write into it.  It is on the CPU whatever torch's
+    default device is.
     Raises ConfigError if the range of frequencies is empty or there is no band.
     """
     high_hz = sample_rate / 2 if high_hz is None else high_hz
@@ -66,10 +67,11 @@ def mel_filters(
             f"mel filters need 0 <= low_hz < high_hz and n_mels >= 1, got {low_hz} Hz to {high_hz} Hz "
             f"in {n_mels} bands"
         )
-    ends = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64), scale)
-    steps = torch.linspace(0, 1, n_mels + 2, dtype=torch.float64)
+    kind: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    ends = hz_to_mel(torch.tensor([low_hz, high_hz], **kind), scale)
+    steps = torch.linspace(0, 1, n_mels + 2, **kind)
     edges = mel_to_hz(ends[0] + (ends[1] - ends[0]) * steps, scale)  # [n_mels + 2]
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft  # [N]
+    bins = torch.arange(n_fft // 2 + 1, **kind) * sample_rate / n_fft  # [N]
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]  # [n_mels, N]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     weights = torch.minimum(rise, fall).clamp(min=0)

@@ -53,18 +53,20 @@ def up_conv(in_width: int, out_width: int, stride: int) -> nn.ConvTranspose1d:
 def inputs_of(stack: nn.Module, first: int, last: int) -> tuple[int, int]:
     """The first and the last input position that outputs first..last of a stack depend on.
 
-    Its convolutions count in the order in which they were set. A skip connection adds nothing: the
-    branch beside it reaches at least as far. Positions before the sound are negative.
+    Its convolutions count in the order in which they were set, 2-D ones by their last axis. A skip
+    connection adds nothing: the branch beside it reaches at least as far. Positions before the sound
+    are negative.
 
     >>> inputs_of(down_conv(1, 1, 4), 0, 0)
     (-2, 5)
     """
-    convs = [m for m in stack.modules() if isinstance(m, (nn.Conv1d, nn.ConvTranspose1d))]
+    kinds = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)
+    convs = [m for m in stack.modules() if isinstance(m, kinds)]
     for conv in reversed(convs):
-        stride, dilation = conv.stride[0], conv.dilation[0]
-        span = dilation * (conv.kernel_size[0] - 1)
-        padding = int(conv.padding[0])
-        if isinstance(conv, nn.ConvTranspose1d):
+        stride, dilation = conv.stride[-1], conv.dilation[-1]
+        span = dilation * (conv.kernel_size[-1] - 1)
+        padding = int(conv.padding[-1])
+        if isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d)):
             first, last = -((span - padding - first) // stride), (last + padding) // stride
         else:
             first, last = first * stride - padding, last * stride - padding + span
