@@ -20,6 +20,7 @@ from audiovae.models.jukebox import Jukebox, JukeboxConfig, jukebox
 from audiovae.models.mimi import Mimi, MimiConfig, mimi
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
+from audiovae.models.spec_conv import SpecConv, SpecConvConfig, spec_conv
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "RaveV2",
     "RaveV2Config",
     "Reconstruction",
+    "SpecConv",
+    "SpecConvConfig",
     "SpecFrame",
     "SpecFrameConfig",
     "build",
@@ -47,12 +50,19 @@ __all__ = [
 ]
 
 AnyModelConfig = Annotated[
-    SpecFrameConfig | OobleckConfig | DACConfig | RaveV2Config | JukeboxConfig | MimiConfig,
+    SpecFrameConfig
+    | SpecConvConfig
+    | OobleckConfig
+    | DACConfig
+    | RaveV2Config
+    | JukeboxConfig
+    | MimiConfig,
     Discriminator("kind"),
 ]
 
 MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "spec_frame": (SpecFrameConfig, SpecFrame),
+    "spec_conv": (SpecConvConfig, SpecConv),
     "oobleck": (OobleckConfig, Oobleck),
     "dac": (DACConfig, DAC),
     "rave_v2": (RaveV2Config, RaveV2),
@@ -62,6 +72,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "spec_frame": spec_frame,
+    "spec_conv": spec_conv,
     "oobleck": oobleck,
     "dac_44k": dac_44k,
     "dac_24k": dac_24k,

@@ -2,13 +2,15 @@
 
     total = sum over terms of  weight[term] * term,    the KL's weight being  weight["kl"] * beta(step) * control
 
-Five named tables of weights:
+Named tables of weights:
 
     spectral  multi-resolution STFT, multi-scale mel, L1 and the compressed complex term: for `spec_frame`
     mission   sum over resolutions of (spectral convergence + log magnitude) + lambda L1
     elbo      the full Gaussian log-density: with beta = 1, total = -ELBO / seconds, in nats per second
     likelihood  the same with the model's own density, its term "nll" in nats per second (tokens, WaveVAE)
     jukebox   the losses of losses/jukebox.py, summed over its levels by the model
+    magnitude   the terms of "spectral" that need no phase, from the first step on: for `spec_conv`
+    spectrogram nothing but the model's own term of that name: its sound has no gradient (`spec_conv` with Griffin-Lim)
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
 A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
@@ -51,21 +53,27 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     "elbo": {"gaussian": 1.0, "kl": 1.0},
     "likelihood": {"nll": 1.0, "kl": 1.0},
     "jukebox": {"l2": 1.0, "linf": 0.02, "multispectral": 1.0, "commitment": 0.02},
+    "magnitude": {"stft": 0.15, "mel": 1.0, "kl": 2.5e-6},
+    "spectrogram": {"spectrogram": 5.0, "kl": 2.5e-6},
 }
 # Of terms that only some models give; a named table above counts only those that the model has
-OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0} | {
+# 5: the mel term is a sum over seven windows, that of the spectrogram has one
+OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0, "spectrogram": 5.0} | {
     name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")
 }
 # The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
 _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million either way
+Named = Literal[
+    "spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram"
+]
 
 
 class ObjectiveConfig(Config):
     """What a training minimises."""
 
-    name: Literal["spectral", "mission", "elbo", "likelihood", "jukebox"] | None = None  # None: the family's
+    name: Named | None = None  # None: the family's
     weights: dict[str, float] = Field(
         default_factory=dict
     )  # changes to the named table; 0 leaves a term out
