@@ -16,6 +16,7 @@ from audiovae.config import Config, parse
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.models.dac import DAC, DACConfig, dac_16k, dac_24k, dac_44k
+from audiovae.models.hierarchy import Hierarchy, HierarchyConfig, hierarchy
 from audiovae.models.jukebox import Jukebox, JukeboxConfig, jukebox
 from audiovae.models.mimi import Mimi, MimiConfig, mimi
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
@@ -31,6 +32,8 @@ __all__ = [
     "Autoencoder",
     "Context",
     "DACConfig",
+    "Hierarchy",
+    "HierarchyConfig",
     "Jukebox",
     "JukeboxConfig",
     "Mimi",
@@ -55,7 +58,7 @@ AnyModelConfig = Annotated[
     | OobleckConfig
     | DACConfig
     | RaveV2Config
-    | JukeboxConfig
+    | JukeboxConfig | HierarchyConfig
     | MimiConfig,
     Discriminator("kind"),
 ]
@@ -67,6 +70,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "dac": (DACConfig, DAC),
     "rave_v2": (RaveV2Config, RaveV2),
     "jukebox": (JukeboxConfig, Jukebox),
+    "hierarchy": (HierarchyConfig, Hierarchy),
     "mimi": (MimiConfig, Mimi),
 }
 
@@ -79,6 +83,7 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "dac_16k": dac_16k,
     "rave_v2": rave_v2,
     "jukebox": jukebox,
+    "hierarchy": hierarchy,
     "mimi": mimi,
 }
 
