@@ -52,13 +52,23 @@ def music(segment_seconds: float, valid_crops: int = 16) -> FolderData:
     return FolderData(path=str(fetch()), segment_seconds=segment_seconds, valid_crops=valid_crops)
 
 
-def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Train (or resume, or find done) the run of a config; score its reconstruction of held-out clips."""
-    folder = cache_folder() / "benchmark-runs" / config_hash(config.model_dump(mode="json"))
+def trained(config: TrainConfig) -> Autoencoder:
+    """Train (or resume, or find done) the run of a config; the model of its best step."""
+    folder = run_folder(config)
     begun = RunRecord.read(folder) is not None
     run(None if begun else config, folder, resume=begun)
-    model = audiovae.load(folder)
-    record = RunRecord.read(folder)
+    return audiovae.load(folder)
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """Where the run of a config lies."""
+    return cache_folder() / "benchmark-runs" / config_hash(config.model_dump(mode="json"))
+
+
+def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Train the run of a config; score its reconstruction of held-out clips."""
+    model = trained(config)
+    record = RunRecord.read(run_folder(config))
     statistics = model.statistics
     return {
         "weights_m": sum(p.numel() for p in model.parameters()) / 1e6,
