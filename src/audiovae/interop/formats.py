@@ -20,7 +20,7 @@ from torch import Tensor
 
 from audiovae.config import read_json
 from audiovae.errors import CheckpointError, ConfigError, did_you_mean
-from audiovae.interop import dac, mimi, oobleck
+from audiovae.interop import dac, encodec, mimi, oobleck
 from audiovae.models import Autoencoder, ModelConfig
 
 
@@ -67,7 +67,9 @@ def read(format: str, path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     else:
         values, state = _unpacked(format, layout, file, payload)
     if not isinstance(state, Mapping) or not isinstance(values, Mapping):
-        raise CheckpointError(f"{file} is not a checkpoint of {format}: it holds no table of weights")
+        raise CheckpointError(
+            f"{file} is not a checkpoint of {format}: it holds no table of weights"
+        )
     net = _net(format, layout, values)
     if strange := [name for name, weight in state.items() if not isinstance(weight, Tensor)]:
         raise CheckpointError(f"{file} has no weights under {', '.join(map(str, strange[:3]))}")
@@ -197,6 +199,14 @@ FORMATS: dict[str, Format] = {
                 dac.weights_to_transformers,
             ),
             Net(
+                "encodec",
+                {"model_type": "encodec", "architectures": ["EncodecModel"]},
+                encodec.config_from_transformers,
+                encodec.weights_from_transformers,
+                encodec.config_to_transformers,
+                encodec.weights_to_transformers,
+            ),
+            Net(
                 "mimi",
                 {"model_type": "mimi", "architectures": ["MimiModel"]},
                 mimi.config_from_transformers,
@@ -222,5 +232,10 @@ FORMATS: dict[str, Format] = {
         weights=("weights.pth",),
         unpack=lambda payload: (payload["metadata"]["kwargs"], payload["state_dict"]),
         nets=(Net("dac", {}, dac.config_from_original, dac.weights_from_original),),
+    ),
+    "encodec": Format(  # the weights alone, or as AudioCraft keeps them
+        weights=("encodec.th",),
+        unpack=lambda payload: (payload.get("best_state", payload),) * 2,
+        nets=(Net("encodec", {}, encodec.config_from_original, encodec.weights_from_original),),
     ),
 }
