@@ -16,6 +16,7 @@ from audiovae.config import Config, parse
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.models.dac import DAC, DACConfig, dac_16k, dac_24k, dac_44k
+from audiovae.models.encodec import Encodec, EncodecConfig, encodec_24k, encodec_48k
 from audiovae.models.hierarchy import Hierarchy, HierarchyConfig, hierarchy
 from audiovae.models.jukebox import Jukebox, JukeboxConfig, jukebox
 from audiovae.models.mimi import Mimi, MimiConfig, mimi
@@ -32,6 +33,8 @@ __all__ = [
     "Autoencoder",
     "Context",
     "DACConfig",
+    "Encodec",
+    "EncodecConfig",
     "Hierarchy",
     "HierarchyConfig",
     "Jukebox",
@@ -57,6 +60,7 @@ AnyModelConfig = Annotated[
     | SpecConvConfig
     | OobleckConfig
     | DACConfig
+    | EncodecConfig
     | RaveV2Config
     | JukeboxConfig | HierarchyConfig
     | MimiConfig,
@@ -68,6 +72,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "spec_conv": (SpecConvConfig, SpecConv),
     "oobleck": (OobleckConfig, Oobleck),
     "dac": (DACConfig, DAC),
+    "encodec": (EncodecConfig, Encodec),
     "rave_v2": (RaveV2Config, RaveV2),
     "jukebox": (JukeboxConfig, Jukebox),
     "hierarchy": (HierarchyConfig, Hierarchy),
@@ -81,6 +86,8 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "dac_44k": dac_44k,
     "dac_24k": dac_24k,
     "dac_16k": dac_16k,
+    "encodec_24k": encodec_24k,
+    "encodec_48k": encodec_48k,
     "rave_v2": rave_v2,
     "jukebox": jukebox,
     "hierarchy": hierarchy,
