@@ -28,9 +28,7 @@ class Net(NamedTuple):
     """One net of another toolkit and its kind here.  Weights go by name, configs are theirs as a dict."""
 
     kind: str  # of our config
-    stamp: Mapping[
-        str, Any
-    ]  # what their config says beside the net's own settings; the first key is told by
+    stamp: Mapping[str, Any]  # what their config says of itself; its first entry tells the net
     config_from: Callable[[Mapping[str, Any]], ModelConfig]
     weights_from: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
     config_to: Callable[[Any], dict[str, Any]] | None = None  # both None: only read
@@ -40,13 +38,9 @@ class Net(NamedTuple):
 class Format(NamedTuple):
     """Where one toolkit's files keep things."""
 
-    weights: tuple[
-        str, ...
-    ]  # names in its folders, the first that is there is read; the very first is written
+    weights: tuple[str, ...]  # names in a folder, by preference; the first one is written
     nets: tuple[Net, ...]
-    config: str | None = (
-        None  # name of the config beside the weights; None: the checkpoint holds it
-    )
+    config: str | None = None  # beside the weights; None: the checkpoint holds it
     unpack: Callable[[Any], tuple[Any, Any]] | None = None  # such a checkpoint -> config, weights
 
 
@@ -116,8 +110,10 @@ def _weights_file(format: str, layout: Format, path: Path) -> Path:
     for name in layout.weights:
         if (path / name).is_file():
             return path / name
-    wanted = f"{' or '.join(layout.weights)} is expected" if layout.weights else "name the file"
-    raise CheckpointError(f"{path} holds no weights of {format}: {wanted}")
+    names = " or ".join(layout.weights)
+    raise CheckpointError(
+        f"{path} holds no weights of {format}: {names} is expected, or name the file"
+    )
 
 
 def _payload(file: Path) -> dict[str, Any]:
@@ -150,9 +146,7 @@ def _reason(error: Exception) -> str:
 def _unpacked(format: str, layout: Format, file: Path, payload: Any) -> tuple[Any, Any]:
     """The config and the weights in a checkpoint that holds both."""
     try:
-        if layout.unpack is None:
-            return payload, payload
-        return layout.unpack(payload)
+        return layout.unpack(payload) if layout.unpack is not None else (payload, payload)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is not a checkpoint of {format}: it lacks {error}") from None
 
