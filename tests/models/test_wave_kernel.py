@@ -13,7 +13,7 @@ from audiovae.nn.next_sample import LogisticMixture, MuLaw, compress
 from audiovae.nn.wavenet import WaveNet
 
 FAMILIES = {"mu_law": MuLaw(), "logistic_mixture": LogisticMixture(3)}
-SHAPES = {"odd": (5, (1, 2, 4, 1)), "one vector": (16, (1, 1)), "tiles": (144, (3, 1))}
+SHAPES = {"odd": (5, (1, 2, 4, 8, 11)), "one vector": (16, (1, 1)), "tiles": (144, (3, 9))}
 HOP, FRAMES = 7, 9
 
 needs_compiler = pytest.mark.skipif(
@@ -65,7 +65,7 @@ def test_what_is_said_before_true_samples_equals_torch(family, shape, precision)
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
 def test_drawn_samples_equal_torch_until_the_first_near_tie(family, temperature):
-    net = weights_that_matter(5, (1, 2, 4, 1), family)
+    net = weights_that_matter(5, (1, 2, 8, 11), family)
     condition, chance = conditions(net), uniforms()
     ours = KernelVoice(wave_kernel.library(), net, family, 2).draw(condition, chance, temperature)
     theirs = TorchVoice(net, family, 2).draw(condition, chance, temperature)
@@ -86,7 +86,7 @@ def test_drawn_samples_equal_torch_until_the_first_near_tie(family, temperature)
 @needs_compiler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pieces_equal_the_whole_and_items_equal_the_batch(precision):
-    net = weights_that_matter(5, (1, 2, 4, 1), MuLaw())
+    net = weights_that_matter(5, (1, 2, 8, 11), MuLaw())
     condition, chance = conditions(net, 3), uniforms(3)
 
     def voice(batch):
@@ -161,6 +161,18 @@ def test_without_a_compiler_one_line_says_why(tmp_path, monkeypatch, caplog):
     assert len(caplog.records) == 1
     assert "none of cc, gcc, clang is installed" in caplog.text
     assert "slower than with a C compiler" in caplog.text
+
+
+@needs_compiler
+def test_a_compiler_without_march_gets_mcpu(tmp_path, monkeypatch, compiler):
+    script = tmp_path / "quickcc"
+    text = script.read_text()
+    refusing = 'case "$*" in *-march*) echo unsupported >&2; exit 1;; esac\n'
+    script.write_text(text.replace("\n", "\n" + refusing, 1))
+    monkeypatch.setenv("AUDIOVAE_CACHE", str(tmp_path / "a"))
+    assert isinstance(wave_kernel.library.__wrapped__(), ctypes.CDLL)
+    (run,) = compiler()
+    assert "-mcpu=native" in run
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch, caplog):

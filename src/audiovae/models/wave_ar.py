@@ -229,11 +229,11 @@ class TorchVoice:
     def draw(self, condition: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
         """condition [B, C, F], uniforms [B, T, 2] float64, F a divisor of T -> x [B, T]."""
         hop = uniforms.shape[1] // condition.shape[2]
-        uniforms, samples = uniforms.to(condition.device), []
+        samples: list[Tensor] = []
         for t in range(uniforms.shape[1]):
             said = self.stepper.step(self.heard, condition[..., t // hop])
-            samples.append(self.family.draw(said, uniforms[:, t], temperature))
-            self.heard = compress(samples[-1])
+            samples.append(self.family.draw(said.cpu(), uniforms[:, t], temperature))
+            self.heard = compress(samples[-1]).to(said.device)
         return torch.stack(samples, dim=1)
 
 

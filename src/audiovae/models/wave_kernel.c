@@ -1,8 +1,9 @@
 /* WaveNet (nn/wavenet.py) one sample at a time, in one thread: wave_kernel.py packs the weights and calls.
  *
- * A sample reads every weight once, so the weights' bytes set the speed. Each matrix is [inputs][outputs], outputs
- * a multiple of 16, and is read from front to back. Vectors are GCC's and Clang's own type of 16 floats, which they
- * map to what the processor has.
+ * A sample reads every weight, so the weights' bytes set the speed. What a layer hears from `dilation` samples ago is
+ * known that early: BATCH samples share one reading of the weights for it. Each matrix is [inputs][outputs], outputs a
+ * multiple of 16, and is read from front to back. Vectors are GCC's and Clang's own type of 16 floats, which they map
+ * to what the processor has.
  */
 #include <math.h>
 #include <stddef.h>
@@ -17,6 +18,7 @@ typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
 #else
 #define TILE 4
 #endif
+#define BATCH 8
 
 enum { MU_LAW, LOGISTIC_MIXTURE };
 
@@ -28,7 +30,8 @@ typedef struct {
   int32_t parameters; /* of it; the rest of the outputs is padding */
   float floor;        /* of a log scale */
   const int32_t *dilations; /* [L] */
-  const char *weights;      /* each layer's taps [2 W][2 W] and mix [W][2 W], head [W][W], last [W][P] */
+  const char *past;         /* each layer's tap for the past [W][2 W] */
+  const char *weights;      /* each layer's tap for the present [W][2 W] and mix [W][2 W], head [W][W], last [W][P] */
   const float *biases; /* first's weight [W] and bias [W], each layer's mix [2 W], last [P] */
   const float *values; /* [256], the sample and ... */
   const float *bent;   /* [256], what the net hears of it: of each mu-law level */
@@ -37,6 +40,7 @@ typedef struct {
 typedef struct {
   float *rings;       /* each layer's last `dilation` inputs, [dilation][W] */
   int32_t *places;    /* [L], the oldest one in each ring */
+  float *ahead;       /* [L][BATCH][2 W], room for what the past adds to the next samples */
   float *heard;       /* [1], the sample before the next one, on mu-law's curve */
 } State;
 
@@ -60,25 +64,33 @@ INLINE v16 exponential(v16 x) {
   return y * (v16)power;
 }
 
-/* Columns o to o + 16 n of y += x W. A bf16 is a float32's upper half; a word holds those of two inputs, the first
- * below the second. */
-#define COLUMNS(n)                                                                      \
-  for (; o + 16 * n <= outputs; o += 16 * n) {                                          \
-    v16 sum[n];                                                                         \
-    for (int k = 0; k < n; k++) sum[k] = *(v16 *)(y + o + 16 * k);                      \
-    for (int i = 0; i < inputs; i += 1 + bf16) {                                        \
-      const char *row = weights + ((size_t)(i >> bf16) * outputs + o) * sizeof(float);  \
-      for (int k = 0; k < n; k++) {                                                     \
-        const v16 word = *(const v16 *)(row + 64 * k);                                  \
-        if (!bf16) {                                                                    \
-          sum[k] += x[i] * word;                                                        \
-        } else {                                                                        \
-          sum[k] += x[i] * (v16)((i16)word << 16);                                      \
-          sum[k] += x[i + 1] * (v16)((i16)word & -65536);                               \
-        }                                                                               \
-      }                                                                                 \
-    }                                                                                   \
-    for (int k = 0; k < n; k++) *(v16 *)(y + o + 16 * k) = sum[k];                      \
+#define MATRIX(inputs, outputs) ((size_t)(inputs) * (outputs) * sizeof(float) >> bf16) /* its bytes */
+
+/* sum += input i times a word of weights. A bf16 is a float32's upper half; a word holds those of inputs i and i + 1,
+ * the first below the second. */
+#define ADD_WORD(sum, x)                            \
+  {                                                 \
+    if (!bf16) {                                    \
+      sum += (x)[i] * word;                         \
+    } else {                                        \
+      sum += (x)[i] * (v16)((i16)word << 16);       \
+      sum += (x)[i + 1] * (v16)((i16)word & -65536); \
+    }                                               \
+  }
+
+/* Columns o to o + 16 n of y += x W. */
+#define COLUMNS(n)                                                                     \
+  for (; o + 16 * n <= outputs; o += 16 * n) {                                         \
+    v16 sum[n];                                                                        \
+    for (int k = 0; k < n; k++) sum[k] = *(v16 *)(y + o + 16 * k);                     \
+    for (int i = 0; i < inputs; i += 1 + bf16) {                                       \
+      const char *row = weights + ((size_t)(i >> bf16) * outputs + o) * sizeof(float); \
+      for (int k = 0; k < n; k++) {                                                    \
+        const v16 word = *(const v16 *)(row + 64 * k);                                 \
+        ADD_WORD(sum[k], x)                                                            \
+      }                                                                                \
+    }                                                                                  \
+    for (int k = 0; k < n; k++) *(v16 *)(y + o + 16 * k) = sum[k];                     \
   }
 
 /* y += x W.  Returns where the next matrix begins. */
@@ -87,7 +99,7 @@ INLINE const char *add_product(float *y, const float *x, const char *weights, in
   COLUMNS(TILE)
   COLUMNS(2)
   COLUMNS(1)
-  return weights + ((size_t)inputs * outputs * sizeof(float) >> bf16);
+  return weights + MATRIX(inputs, outputs);
 }
 
 /* g = tanh(a) sigmoid(b), with one division; a, b and g [width], in the order a, b. */
@@ -104,31 +116,62 @@ INLINE void rectify(float *x, int n) {
   for (int o = 0; o < n; o++) x[o] = x[o] > 0 ? x[o] : 0;
 }
 
-/* One sample: what the net says before it. `condition` holds each layer's [2 W] and the head's [W]. */
-INLINE void step(const Net *net, State *state, const float *condition, float *p, int bf16) {
+/* What the past adds in each layer that knows it to the next BATCH samples. */
+INLINE void look_ahead(const Net *net, State *state, int bf16) {
   const int w = net->width;
-  const float *bias = net->biases;
-  float inputs[2 * w], both[2 * w], g[w], y[2 * w];
+  const float *ring = state->rings, *x[BATCH];
+  const char *weights = net->past;
+  float *y = state->ahead;
+  for (int l = 0; l < net->layers; l++) {
+    const int dilation = net->dilations[l];
+    for (int n = 0; n < BATCH; n++) x[n] = ring + (size_t)((state->places[l] + n) % dilation) * w;
+    for (int o = 0; o < 2 * w && dilation >= BATCH; o += 32) {
+      v16 sum[BATCH][2] = {0};
+      for (int i = 0; i < w; i += 1 + bf16) {
+        const char *row = weights + ((size_t)(i >> bf16) * 2 * w + o) * sizeof(float);
+        for (int k = 0; k < 2; k++) {
+          const v16 word = *(const v16 *)(row + 64 * k);
+          for (int n = 0; n < BATCH; n++) ADD_WORD(sum[n][k], x[n])
+        }
+      }
+      for (int n = 0; n < BATCH; n++) memcpy(y + 2 * n * w + o, sum[n], sizeof sum[n]);
+    }
+    ring += (size_t)dilation * w;
+    weights += MATRIX(w, 2 * w);
+    y += BATCH * 2 * w;
+  }
+}
+
+/* One sample, the n-th after looking ahead: what the net says before it. `condition` holds each layer's [2 W] and the
+ * head's [W]. */
+INLINE void step(const Net *net, State *state, const float *condition, int n, float *p, int bf16) {
+  const int w = net->width;
+  const float *bias = net->biases, *ahead = state->ahead + 2 * n * w;
+  float both[2 * w], g[w], y[2 * w];
   float *h = both + w; /* `both` gathers the way to the end and the way to the next layer */
   memset(both, 0, w * sizeof *both);
   for (int o = 0; o < w; o++) h[o] = bias[o] * *state->heard + bias[w + o];
   bias += 2 * w;
   float *ring = state->rings;
-  const char *weights = net->weights;
+  const char *past = net->past, *weights = net->weights;
   for (int l = 0; l < net->layers; l++) {
     float *oldest = ring + (size_t)state->places[l] * w;
-    memcpy(inputs, oldest, w * sizeof *h);
-    memcpy(inputs + w, h, w * sizeof *h);
+    memcpy(y, condition, 2 * w * sizeof *y);
+    if (net->dilations[l] < BATCH)
+      add_product(y, oldest, past, w, 2 * w, bf16);
+    else
+      for (int o = 0; o < 2 * w; o++) y[o] += ahead[o];
+    weights = add_product(y, h, weights, w, 2 * w, bf16);
     memcpy(oldest, h, w * sizeof *h);
     if (++state->places[l] == net->dilations[l]) state->places[l] = 0;
-    ring += (size_t)net->dilations[l] * w;
-    memcpy(y, condition, 2 * w * sizeof *y);
-    condition += 2 * w;
-    weights = add_product(y, inputs, weights, 2 * w, 2 * w, bf16);
     gate(g, y, w);
     for (int o = 0; o < 2 * w; o++) both[o] += bias[o];
-    bias += 2 * w;
     weights = add_product(both, g, weights, w, 2 * w, bf16);
+    condition += 2 * w;
+    bias += 2 * w;
+    ahead += BATCH * 2 * w;
+    ring += (size_t)net->dilations[l] * w;
+    past += MATRIX(w, 2 * w);
   }
   memcpy(y, condition, w * sizeof *y);
   rectify(both, w);
@@ -179,7 +222,8 @@ INLINE void run(const Net *net, State *state, const float *condition, int64_t sa
   const size_t frame = (size_t)net->width * (2 * net->layers + 1);
   float p[net->outputs];
   for (int64_t t = 0; t < samples; t++) {
-    step(net, state, condition + (size_t)(t / hop) * frame, p, bf16);
+    if (t % BATCH == 0) look_ahead(net, state, bf16);
+    step(net, state, condition + (size_t)(t / hop) * frame, t % BATCH, p, bf16);
     if (said) memcpy(said + t * net->parameters, p, net->parameters * sizeof *p);
     if (given || net->family == LOGISTIC_MIXTURE) {
       x[t] = given ? given[t] : draw_mixture(net, p, uniforms + 2 * t, temperature);

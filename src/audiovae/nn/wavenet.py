@@ -143,4 +143,5 @@ def _passed_on(h: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
 
 def _add_frames(h: Tensor, frames: Tensor) -> Tensor:
     """Add to T samples what F frames say, each to its T / F samples.  h [B, W, T], frames [B, W, F]."""
-    return (h.unflatten(2, (frames.shape[2], -1)) + frames[..., None]).flatten(2)
+    each: Tensor = h.unflatten(2, (frames.shape[2], -1))  # [B, W, F, T / F]
+    return (each + frames[..., None]).flatten(2)
