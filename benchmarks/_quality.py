@@ -85,8 +85,8 @@ def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, f
     data = open_dataset(
         music(CLIP_SECONDS, CLIPS), sample_rate=model.sample_rate, channels=model.channels
     )
-    rows = [
-        score(batch.x, model(batch.x).x_hat, model.sample_rate, metrics)
-        for batch in data.valid_batches(1)
-    ]
+    rows = []
+    for batch in data.valid_batches(1):
+        x_hat = model.decode(model.encode(batch.x).z, batch.x.shape[-1])
+        rows.append(score(batch.x, x_hat, model.sample_rate, metrics))
     return {name: sum(row[name] for row in rows) / len(rows) for name in metrics}

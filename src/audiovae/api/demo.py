@@ -120,10 +120,11 @@ def _measure(model: Autoencoder, data: NotesDataset) -> tuple[dict[str, float], 
     sums: dict[str, float] = {}
     count = 0
     for batch in data.valid_batches(8):
-        out = model(batch.x)
-        if out.moments is not None:
-            fit.update(*out.moments)
-        for name, value in score(batch.x, out.x_hat, model.sample_rate).items():
+        bottled = model.encode(batch.x)
+        if bottled.moments is not None:
+            fit.update(*bottled.moments)
+        x_hat = model.decode(bottled.z, batch.x.shape[-1])
+        for name, value in score(batch.x, x_hat, model.sample_rate).items():
             sums[name] = sums.get(name, 0.0) + value * len(batch.x)
         count += len(batch.x)
     statistics = fit.statistics()

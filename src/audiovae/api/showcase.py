@@ -109,7 +109,7 @@ def read_curves(log: Path) -> list[Curve]:
 
 def _pair(model: Autoencoder, data: NotesDataset, note: Note) -> Pair:
     x = data.sound(note)
-    x_hat = model(x[None]).x_hat[0]
+    x_hat = model.decode(model.encode(x[None]).z, x.shape[-1])[0]
     mel = score(x, x_hat, model.sample_rate, ["mel"])["mel"]
     return Pair(
         f"{note.name}, {note.pitch_name}",
