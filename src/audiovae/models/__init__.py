@@ -24,6 +24,7 @@ from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_conv import SpecConv, SpecConvConfig, spec_conv
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
+from audiovae.models.wave_ar import WaveVAE, WaveVAEConfig, wave_vae
 
 __all__ = [
     "DAC",
@@ -51,6 +52,8 @@ __all__ = [
     "SpecConvConfig",
     "SpecFrame",
     "SpecFrameConfig",
+    "WaveVAE",
+    "WaveVAEConfig",
     "build",
     "resolve",
 ]
@@ -62,8 +65,10 @@ AnyModelConfig = Annotated[
     | DACConfig
     | EncodecConfig
     | RaveV2Config
-    | JukeboxConfig | HierarchyConfig
-    | MimiConfig,
+    | JukeboxConfig
+    | HierarchyConfig
+    | MimiConfig
+    | WaveVAEConfig,
     Discriminator("kind"),
 ]
 
@@ -77,6 +82,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "jukebox": (JukeboxConfig, Jukebox),
     "hierarchy": (HierarchyConfig, Hierarchy),
     "mimi": (MimiConfig, Mimi),
+    "wave_vae": (WaveVAEConfig, WaveVAE),
 }
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
@@ -92,6 +98,7 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "jukebox": jukebox,
     "hierarchy": hierarchy,
     "mimi": mimi,
+    "wave_vae": wave_vae,
 }
 
 
