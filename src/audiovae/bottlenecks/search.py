@@ -45,10 +45,10 @@ def _prepared(codes: Tensor, by_angle: bool) -> tuple[Tensor, Tensor]:
         offset = codes.new_zeros(len(codes))
     else:
         offset = -0.5 * codes.square().sum(1)
-    missing = -len(codes) % FOLD
-    columns = torch.nn.functional.pad(codes.mT, (0, missing))
-    offset = torch.nn.functional.pad(offset, (0, missing), value=-torch.inf)
-    return columns.contiguous(), offset
+    if missing := -len(codes) % FOLD:
+        codes = torch.nn.functional.pad(codes, (0, 0, 0, missing))
+        offset = torch.nn.functional.pad(offset, (0, missing), value=-torch.inf)
+    return codes.mT, offset
 
 
 def _largest(scores: Tensor, chosen: Tensor) -> None:
