@@ -210,8 +210,8 @@ def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     if values["overlap"] is not None:
         fields["overlap"] = values["overlap"]
-    rate = parse(EncodecConfig, fields).codebook_rate
-    count = int(1000 * values["target_bandwidths"][-1] // rate)
+    net: EncodecConfig = parse(EncodecConfig, fields)  # but for its number of codebooks
+    count = int(1000 * values["target_bandwidths"][-1] // net.codebook_rate)
     return fields | {"bottleneck": fields["bottleneck"].model_copy(update={"n_codebooks": count})}
 
 
