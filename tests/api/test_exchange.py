@@ -39,7 +39,7 @@ def test_an_imported_model_codes_like_the_one_it_was_made_from(
     tmp_path: Path, checkpoint: Path
 ) -> None:
     """Sound to a file of codes and back, from all codebooks and from fewer."""
-    folder = audiovae.import_checkpoint("dac", checkpoint, tmp_path / "model")
+    folder = audiovae.import_checkpoint("dac", checkpoint, out=tmp_path / "model")
     original, sound = tiny_dac(), 0.3 * torch.randn(1, 5_000)
     model = audiovae.load(folder)
     assert model.config == original.config
@@ -55,9 +55,9 @@ def test_an_imported_model_codes_like_the_one_it_was_made_from(
 
 
 def test_codes_of_another_codec_are_refused(tmp_path: Path, checkpoint: Path) -> None:
-    folder = audiovae.import_checkpoint("dac", checkpoint, tmp_path / "model")
+    folder = audiovae.import_checkpoint("dac", checkpoint, out=tmp_path / "model")
     other = written_by_descript(tmp_path / "other.pth", tiny_dac(seed=1))
-    audiovae.import_checkpoint("dac", other, tmp_path / "other")
+    audiovae.import_checkpoint("dac", other, out=tmp_path / "other")
     latent = audiovae.encode(folder, torch.zeros(1, 2_000), sample_rate=16_000)
     with pytest.raises(LatentError, match="model"):
         audiovae.decode(tmp_path / "other", latent)
@@ -85,10 +85,10 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, checkpoint: Path)
     del whole["state_dict"]["decoder.model.0.bias"]
     torch.save(whole, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"the weights lack: decoder\.model\.0\.bias"):
-        audiovae.import_checkpoint("dac", tmp_path, tmp_path / "model")
+        audiovae.import_checkpoint("dac", tmp_path, out=tmp_path / "model")
     save_model(tmp_path / "spec", build(resolve("spec_frame", {"size": 0})))
     with pytest.raises(ConfigError, match="transformers has no counterpart of spec_frame"):
-        audiovae.export(tmp_path / "spec", "transformers", tmp_path / "theirs")
+        audiovae.export(tmp_path / "spec", format="transformers", out=tmp_path / "theirs")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spec", "weights.pth"]
 
 
@@ -97,19 +97,19 @@ def test_what_exists_is_kept_unless_forced(tmp_path: Path, checkpoint: Path) -> 
     folder.mkdir()
     (folder / "mine").touch()
     for verb in (
-        lambda **options: audiovae.import_checkpoint("dac", checkpoint, folder, **options),
-        lambda **options: audiovae.export(tiny_dac(), "transformers", folder, **options),
+        lambda **options: audiovae.import_checkpoint("dac", checkpoint, out=folder, **options),
+        lambda **options: audiovae.export(tiny_dac(), format="transformers", out=folder, **options),
     ):
         with pytest.raises(OutputError, match="model exists; --force replaces it"):
             verb()
     assert [p.name for p in folder.iterdir()] == ["mine"]
     with pytest.raises(ConfigError, match="'dca' is not a format; did you mean 'dac'"):
-        audiovae.import_checkpoint("dca", checkpoint, folder, force=True)
+        audiovae.import_checkpoint("dca", checkpoint, out=folder, force=True)
     assert [p.name for p in folder.iterdir()] == ["mine"]
-    audiovae.import_checkpoint("dac", checkpoint, folder, force=True)
+    audiovae.import_checkpoint("dac", checkpoint, out=folder, force=True)
     assert not (folder / "mine").exists()
     assert audiovae.load(folder).config == tiny_dac().config
-    audiovae.export(tiny_dac(), "transformers", folder, force=True)
+    audiovae.export(tiny_dac(), format="transformers", out=folder, force=True)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     with pytest.raises(OutputError, match="there is no folder"):
-        audiovae.export(tiny_dac(), "transformers", tmp_path / "no" / "model")
+        audiovae.export(tiny_dac(), format="transformers", out=tmp_path / "no" / "model")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from audiovae.bottlenecks import GaussianConfig
+from audiovae.bottlenecks import GaussianConfig, VQConfig
 from audiovae.errors import CheckpointError, ConfigError
 from audiovae.interop import oobleck as interop
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
@@ -149,9 +149,12 @@ def test_missing_left_over_and_misshapen_weights_are_named() -> None:
 
 def test_configs_without_a_counterpart_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"width of twice latent_dim .* got width 3, latent_dim 8"
+        ConfigError, match="width of twice latent_dim, got width 3 and latent_dim 8"
     ):
         interop.config_to_diffusers(oobleck(0))
+    for bottleneck in (GaussianConfig(latent_dim=3), VQConfig(latent_dim=3)):
+        with pytest.raises(ConfigError, match="the softplus parametrisation, got"):
+            interop.config_to_diffusers(SMALL.model_copy(update={"bottleneck": bottleneck}))
     values = interop.config_to_diffusers(SMALL)
     with pytest.raises(ConfigError, match="must be twice decoder_input_channels, got 12 and 3"):
         interop.config_from_diffusers(values | {"encoder_hidden_size": 12})

@@ -21,8 +21,8 @@ def import_checkpoint(
     path: Annotated[
         str | Path, Shell(Path, "The folder that the other toolkit loads, or a checkpoint file.")
     ],
-    out: Annotated[str | Path, Shell(Path, "The model folder to write.")],
     *,
+    out: Annotated[str | Path, Shell(Path, "The model folder to write.")],
     force: Force = False,
 ) -> Path:
     """Make a model folder of a checkpoint that another toolkit wrote.
@@ -42,9 +42,9 @@ def import_checkpoint(
 
 def export(
     model: AnyModel,
+    *,
     format: Annotated[str, Shell(str, "Who shall load it: diffusers or transformers.")],
     out: Annotated[str | Path, Shell(Path, "The folder to write.")],
-    *,
     force: Force = False,
 ) -> Path:
     """Write a model as a folder that another toolkit loads.

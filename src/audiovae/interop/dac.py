@@ -181,7 +181,7 @@ def config_from_original(values: Mapping[str, Any]) -> DACConfig:
 
     Raises ConfigError for a net that ours cannot be.
     """
-    known = ORIGINAL_DEFAULTS | dict(values)
+    known: dict[str, Any] = {**ORIGINAL_DEFAULTS, **values}
     strides, sizes = list(known["encoder_rates"]), known["codebook_dim"]
     if list(known["decoder_rates"]) != strides[::-1]:
         raise ConfigError(
@@ -227,8 +227,12 @@ def _config(fields: Mapping[str, Any], latent_dim: int, *sizes: int) -> DACConfi
 def _expect_form(config: DACConfig) -> RVQConfig:
     """The bottleneck, if it and the channels are as in the published nets."""
     bottleneck = config.bottleneck
-    form = isinstance(bottleneck, RVQConfig) and bottleneck.normalise
-    if not form or bottleneck.codebook_dim is None or bottleneck.shared_projection:
+    if (
+        not isinstance(bottleneck, RVQConfig)
+        or not bottleneck.normalise
+        or bottleneck.codebook_dim is None
+        or bottleneck.shared_projection
+    ):
         raise ConfigError(
             "other toolkits' DAC has an rvq bottleneck with normalise, a codebook_dim and a projection for each "
             f"codebook, got {bottleneck.model_dump()}"

@@ -143,11 +143,15 @@ def config_to_diffusers(config: OobleckConfig) -> dict[str, Any]:
 
     Raises ConfigError where it has none: its encoder always ends in `width` channels.
     """
-    latent_dim = config.bottleneck.latent_dim
-    if config.width != 2 * latent_dim or config.bottleneck.parametrisation != "softplus":
+    bottleneck = config.bottleneck
+    if not isinstance(bottleneck, GaussianConfig) or bottleneck.parametrisation != "softplus":
         raise ConfigError(
-            "diffusers needs a width of twice latent_dim and the softplus parametrisation, got width "
-            f"{config.width}, latent_dim {latent_dim} and {config.bottleneck.parametrisation}"
+            f"diffusers needs a gaussian bottleneck with the softplus parametrisation, got {bottleneck.model_dump()}"
+        )
+    latent_dim = bottleneck.latent_dim
+    if config.width != 2 * latent_dim:
+        raise ConfigError(
+            f"diffusers needs a width of twice latent_dim, got width {config.width} and latent_dim {latent_dim}"
         )
     return {
         "encoder_hidden_size": config.width,
