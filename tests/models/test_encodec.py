@@ -244,3 +244,12 @@ def test_files_of_codes_bring_the_sound_back_as_loud_as_it_was(tmp_path: Path) -
     few = audiovae.decode(tmp_path / "model", file, n_codebooks=3).samples  # the RMS, one codebook
     assert not torch.equal(few, back)
     assert few.square().mean() < 1e-3 * x.square().mean()
+
+
+@pytest.mark.parametrize("samples", [24_000, 24_001, 100_003])
+def test_a_bandwidth_limits_codes_to_its_codebooks(samples: int) -> None:
+    model = model_of(encodec_24k(0))
+    x = sound(model, samples)[0]
+    for kbps in (0.375, *model.config.bandwidths):
+        latent = audiovae.encode(model, x, sample_rate=24_000, kbps=kbps)
+        assert latent.codes[0].shape[0] == model.config.codebooks_at(kbps)

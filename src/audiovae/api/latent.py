@@ -70,8 +70,8 @@ class Latent(NamedTuple):
             return self
         if not self.codes:
             raise LatentError("a continuous latent has no codebooks to choose from")
-        costs = [
-            codes[..., 0, :].numel() * math.log2(size) / self.seconds / 1000
+        costs = [  # of full frames, as nominal rates are: the last one may be nearly empty
+            max(codes[..., 0, 1:].numel(), 1) * math.log2(size) / self.seconds / 1000
             for codes, sizes in zip(self.codes, self.codebook_sizes, strict=True)
             for size in sizes
         ]
