@@ -32,7 +32,7 @@ def overlaps(n_bands: int) -> tuple[float, np.ndarray]:
 def test_there_and_back_is_the_filter_that_the_prototype_says(n_bands: int) -> None:
     """The mean response to impulses at all phases is the closed form; each alone differs by aliases of -100 dB."""
     pqmf, period = bank(n_bands), 2 * n_bands  # the signs have two frames
-    length = 2 * period * (2 * pqmf.half // period + 2)
+    length = 2 * period * (2 * pqmf.reach // period + 2)
     middle = length // 2
     x = torch.zeros(period, 1, length, dtype=torch.float64)
     for phase in range(period):
@@ -57,7 +57,7 @@ def test_reconstruction_is_within_its_bound(channels: int) -> None:
     first, others = overlaps(16)
     bound = abs(first - 1) + 2 * np.abs(others).sum()
     assert bound < 0.005
-    inside = slice(2 * pqmf.half, -2 * pqmf.half)  # beyond the ends the sound counts as zero
+    inside = slice(2 * pqmf.reach, -2 * pqmf.reach)  # beyond the ends the sound counts as zero
     assert (x_hat - x)[..., inside].abs().max() <= 1.05 * bound
 
 

@@ -41,9 +41,9 @@ class PQMF(nn.Module):
                 f"got {n_bands} and {attenuation}"
             )
         bank = modulated(prototype(n_bands, attenuation), n_bands)
-        self.n_bands, self.half = n_bands, bank.shape[1] // 2
-        self.frames = self.half // n_bands + 1  # on each side
-        missing = self.frames * n_bands - 1 - self.half
+        self.n_bands, self.reach = n_bands, bank.shape[1] // 2  # samples on each side
+        self.frames = self.reach // n_bands + 1  # on each side
+        missing = self.frames * n_bands - 1 - self.reach
         padded = np.pad(bank, ((0, 0), (missing, missing + 1)))
         polyphase = torch.from_numpy(padded).unflatten(1, (-1, n_bands)).mT
         sign = torch.ones(n_bands, 2)
@@ -56,7 +56,8 @@ class PQMF(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # -100 dB are below bf16's bits
             rows = x.to(self.filters.dtype).flatten(0, 1).unflatten(1, (-1, self.n_bands)).mT
             y = nn.functional.conv1d(rows, self.filters, padding=self.frames)[..., :-1]
-            return self._flipped(y).unflatten(0, x.shape[:2]).flatten(1, 2)
+            bands: Tensor = self._flipped(y).unflatten(0, x.shape[:2]).flatten(1, 2)
+        return bands
 
     def inverse(self, bands: Tensor) -> Tensor:
         """[B, C * M, F] -> x [B, C, F * M]."""
@@ -66,15 +67,16 @@ class PQMF(nn.Module):
             rows = self._flipped(y.flatten(0, 1)) * self.n_bands
             rows = nn.functional.conv_transpose1d(rows, self.filters)
             rows = rows[..., self.frames : self.frames + count]
-            return rows.mT.flatten(1).unflatten(0, y.shape[:2])
+            x: Tensor = rows.mT.flatten(1).unflatten(0, y.shape[:2])
+        return x
 
     def samples_of(self, first: int, last: int) -> tuple[int, int]:
         """The first and the last sample under the frames first..last."""
-        return first * self.n_bands - 1 - self.half, last * self.n_bands - 1 + self.half
+        return first * self.n_bands - 1 - self.reach, last * self.n_bands - 1 + self.reach
 
     def frames_of(self, first: int, last: int) -> tuple[int, int]:
         """The first and the last frame over the samples first..last."""
-        return -((self.half - 1 - first) // self.n_bands), (last + 1 + self.half) // self.n_bands
+        return -((self.reach - 1 - first) // self.n_bands), (last + 1 + self.reach) // self.n_bands
 
     def _flipped(self, y: Tensor) -> Tensor:
         """Turn the odd bands' spectra round.  [R, M, F] -> [R, M, F]."""

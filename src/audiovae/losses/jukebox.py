@@ -59,7 +59,8 @@ def multispectral(x_hat: Tensor, x: Tensor) -> Tensor:
         difference = spectrogram(x_hat, resolution) - spectrogram(x, resolution)
         # the root of a sum that is at least 1e-20: a finite gradient where both are equal
         distances.append(difference.square().sum((1, 2)).clamp(min=1e-20).sqrt().mean())
-    return torch.stack(distances).mean() / loudness.clamp(min=quiet)
+    distance: Tensor = torch.stack(distances).mean() / loudness.clamp(min=quiet)
+    return distance
 
 
 def variance(x: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class Hierarchy(SpecFrame):
     @property
     def codebook_sizes(self) -> tuple[tuple[int, ...], ...]:
         """For each level, coarse first: how many codes each of its codebooks has."""
-        return tuple(level.quantiser.codebook_sizes for level in self.bottleneck.levels)
+        return tuple(level.quantiser.codebook_sizes for level in self.bottleneck.each)
 
     @property
     def encoder_context(self) -> Context:
@@ -165,16 +165,16 @@ class Levels(Bottleneck):
     ) -> Bottled:
         """Quantise, coarse to fine; in training `sample` lets items lose fine levels."""
         features = [h.mT]  # [B, F, W], coarse first
-        for level in list(self.levels)[-2::-1]:
+        for level in self.each[-2::-1]:
             features.insert(0, level.listen(features[0]))
         kept = self._kept(len(h), generators) if sample and self.training else None
         found: list[Bottled] = []
 
         def quantised(number: int, context: Tensor | None) -> Tensor:
-            seen = self.levels[number].merged(features[number], context)
-            part = self.levels[number].quantiser(seen.mT, sample=sample, generators=generators)
-            found.append(part)
-            z: Tensor = part.z
+            level = self.each[number]
+            seen = level.merged(features[number], context).mT  # [B, W, F]
+            found.append(level.quantiser(seen, sample=sample, generators=generators))
+            z = found[-1].z
             if kept is not None:
                 z = z * (kept > number).to(z)[:, None, None]
             return z
@@ -190,12 +190,16 @@ class Levels(Bottleneck):
 
         def given(number: int, context: Tensor | None) -> Tensor:
             if number < len(codes):
-                z: Tensor = self.levels[number].quantiser.from_codes(codes[number])
-                return z
+                return self.each[number].quantiser.from_codes(codes[number])
             assert context is not None  # the coarsest level is always given
             return context.new_zeros(items, dim, frames * rates[number])
 
         return self._descend(given)
+
+    @property
+    def each(self) -> list[Level]:
+        """The levels, coarse first."""
+        return [level for level in self.levels if isinstance(level, Level)]
 
     @property
     def reach(self) -> Context:
@@ -215,7 +219,7 @@ class Levels(Bottleneck):
     def _descend(self, z_of: Callable[[int, Tensor | None], Tensor]) -> Tensor:
         """From level to level, where z_of(number, context) is [B, D, F * rate]."""
         context: Tensor | None = None
-        for number, level in enumerate(self.levels):
+        for number, level in enumerate(self.each):
             context = level.speak(z_of(number, context), context)
         z: Tensor = self.settle(context).mT
         return z
@@ -263,8 +267,8 @@ class Level(nn.Module):
 
     def speak(self, z: Tensor, context: Tensor | None) -> Tensor:
         """z [B, D, F] and the context of this rate -> the next finer level's, [B, F * stride, W]."""
-        h = self.unfold(z.mT)
-        h = self.decoder(h if context is None else context + h)
+        said = self.unfold(z.mT)
+        h: Tensor = self.decoder(said if context is None else context + said)
         if self.stride == 1:
             return h
         split: Tensor = self.split(h).unflatten(2, (self.stride, -1)).flatten(1, 2)

@@ -120,7 +120,7 @@ class Jukebox(Autoencoder):
         self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
     ) -> Bottled:
         """x [B, C, T] -> Bottled with codes [B, 1, F * rate] for each level."""
-        parts = [level.bottle(x, sample, generators) for level in self.levels]
+        parts = [level.bottle(x, sample, generators) for level in self._levels]
         terms = {name: _summed(part.terms[name] for part in parts) for name in parts[0].terms}
         folded = [fold(part.z, rate) for part, rate in zip(parts, self.config.rates, strict=True)]
         codes = tuple(part.codes[0] for part in parts)
@@ -134,7 +134,7 @@ class Jukebox(Autoencoder):
         The terms are those of the bottlenecks and "l2", "linf" and "multispectral", each summed over the levels.
         """
         bottled = self.encode(x, sample=sample, generators=generators)
-        parts = zip(self.levels, self._parts(bottled.z), strict=True)
+        parts = zip(self._levels, self._parts(bottled.z), strict=True)
         sounds = [level.decoder(part)[..., : x.shape[-1]] for level, part in parts]
         kind = torch.promote_types(x.dtype, torch.float32)
         heard, target = [sound.to(kind) for sound in sounds], x.detach().to(kind)
@@ -149,7 +149,7 @@ class Jukebox(Autoencoder):
         """z [B, D, F] -> x_hat [B, C, F * hop_length], from the finest level whose numbers are not all zero."""
         parts = self._parts(z)
         given = max((n for n, part in enumerate(parts) if bool(part.any())), default=0)
-        x_hat: Tensor = self.levels[given].decoder(parts[given])
+        x_hat: Tensor = self._levels[given].decoder(parts[given])
         return x_hat
 
     def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
@@ -159,7 +159,7 @@ class Jukebox(Autoencoder):
         """
         rates = self.config.rates
         expect_levels(codes, rates)
-        given = zip(self.levels, codes, rates, strict=False)
+        given = zip(self._levels, codes, rates, strict=False)
         parts = [fold(level.bottleneck.from_codes(c), rate) for level, c, rate in given]
         missing = self.latent_dim - sum(part.shape[1] for part in parts)
         return nn.functional.pad(torch.cat(parts, 1), (0, 0, 0, missing))
@@ -172,14 +172,14 @@ class Jukebox(Autoencoder):
     @property
     def codebook_sizes(self) -> tuple[tuple[int, ...], ...]:
         """For each level, coarse first: how many codes each of its codebooks has."""
-        return tuple(level.bottleneck.codebook_sizes for level in self.levels)
+        return tuple(level.bottleneck.codebook_sizes for level in self._levels)
 
     @property
     def encoder_context(self) -> Context:
         """Samples before the first and after the last one of a latent frame that can change it."""
         spans = [
             inputs_of(level.encoder, 0, rate - 1)
-            for level, rate in zip(self.levels, self.config.rates, strict=True)
+            for level, rate in zip(self._levels, self.config.rates, strict=True)
         ]
         last = max(span[1] for span in spans)
         return Context(-min(span[0] for span in spans), last - (self.hop_length - 1))
@@ -187,10 +187,14 @@ class Jukebox(Autoencoder):
     @property
     def decoder_context(self) -> Context:
         """Latent frames before and after a frame that can change its hop_length samples, whatever levels are given."""
-        spans = [inputs_of(level.decoder, 0, self.hop_length - 1) for level in self.levels]
+        spans = [inputs_of(level.decoder, 0, self.hop_length - 1) for level in self._levels]
         rates = self.config.rates
         first = min(span[0] // rate for span, rate in zip(spans, rates, strict=True))
         return Context(-first, max(s[1] // rate for s, rate in zip(spans, rates, strict=True)))
+
+    @property
+    def _levels(self) -> list[Level]:
+        return [level for level in self.levels if isinstance(level, Level)]
 
     def _parts(self, z: Tensor) -> list[Tensor]:
         """Each level's numbers at its own rate, [B, D, F * rate]."""

@@ -15,12 +15,14 @@ from audiovae.errors import LatentError
 
 def fold(z: Tensor, rate: int) -> Tensor:
     """[B, D, F * rate] -> [B, D * rate, F]."""
-    return z.unflatten(2, (-1, rate)).transpose(2, 3).flatten(1, 2)
+    folded: Tensor = z.unflatten(2, (-1, rate)).transpose(2, 3).flatten(1, 2)
+    return folded
 
 
 def unfold(z: Tensor, rate: int) -> Tensor:
     """[B, D * rate, F] -> [B, D, F * rate]."""
-    return z.unflatten(1, (-1, rate)).transpose(2, 3).flatten(2)
+    unfolded: Tensor = z.unflatten(1, (-1, rate)).transpose(2, 3).flatten(2)
+    return unfolded
 
 
 def expect_levels(codes: Sequence[Tensor], rates: Sequence[int]) -> None:

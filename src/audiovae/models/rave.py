@@ -230,7 +230,9 @@ class Noise(nn.Module):
             white = hashed_noise(z, self.groups * self.planes * size).to(taps)
             white = white.unflatten(2, (self.groups, self.planes, size)).flatten(1, 2)
             spectra = torch.fft.rfft(white, 2 * size) * torch.fft.rfft(taps, 2 * size)
-            noise = torch.fft.irfft(spectra, 2 * size)[..., :size]  # [B, groups, planes, size]
+            noise: Tensor = torch.fft.irfft(spectra, 2 * size)[
+                ..., :size
+            ]  # [B, groups, planes, size]
         return noise.transpose(1, 2).flatten(2)
 
 
