@@ -14,6 +14,7 @@ on.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def residual(count: int, size: int, dim: int, frames: int) -> Case:
         codebook_dim=dim,
         sampling_rate=24_000,
         upsampling_ratios=[8, 5, 4, 2],
-        target_bandwidths=[count * 0.75],
+        target_bandwidths=[(count + 0.5) * 0.075 * math.log2(size)],  # kb/s, of 75 frames a second
     )
     encodec = EncodecResidualVectorQuantizer(settings).eval()
     for number, book in enumerate(codes):

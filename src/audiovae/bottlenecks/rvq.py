@@ -15,7 +15,7 @@ quantized. The commitment's must not: subtracting a q that passes it on would ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -136,7 +136,7 @@ class RVQ(Bottleneck):
         features = self.features(h)
         with torch.autocast(h.device.type, enabled=False):  # the fine codes are below bf16's bits
             rows = pointwise(self.input, features.float().mT)  # [B, F, D]
-            if self.training and self._tracks:
+            if self.training and self._books[0].tracks:
                 self._rows.append(rows.detach().flatten(0, 1))
             kept = self._kept(len(h), generators) if sample and self.training else None
             z, codes, terms = self._quantize(rows, kept)
@@ -147,16 +147,16 @@ class RVQ(Bottleneck):
         """Codes [B, K, F] of all codebooks or the first few -> z [B, D, F].  Raises LatentError for others."""
         expect_codes(codes, self.codebook_sizes)
         with torch.autocast(codes.device.type, enabled=False):
-            first, *others = zip(self.layers, codes.unbind(1), strict=False)
-            z: Tensor = first[0].decode(first[1])
-            for layer, chosen in others:
-                z = z + layer.decode(chosen)
-            return pointwise(self.output, z).mT
+            ys = [
+                layer.decode(chosen)
+                for layer, chosen in zip(self._layers, codes.unbind(1), strict=False)
+            ]
+            return pointwise(self.output, _added(ys)).mT
 
     @torch.no_grad()
     def commit(self, seed: int) -> None:
         """Move the codes by what the step has seen, in all processes alike."""
-        books: list[Codebook] = [layer.codebook for layer in self.layers]
+        books = self._books
         uses = [use for book in books if (use := book.take_use()) is not None]
         if not uses:
             return
@@ -172,12 +172,16 @@ class RVQ(Bottleneck):
     def discard(self) -> None:
         """Forget the step."""
         self._rows = []
-        for layer in self.layers:
-            layer.codebook.discard()
+        for book in self._books:
+            book.discard()
 
     @property
-    def _tracks(self) -> bool:
-        return self.layers[0].codebook.tracks
+    def _layers(self) -> Sequence[Layer]:
+        return cast(Sequence[Layer], self.layers)
+
+    @property
+    def _books(self) -> list[Codebook]:
+        return [layer.codebook for layer in self._layers]
 
     def _quantize(
         self, rows: Tensor, kept: Tensor | None
@@ -187,7 +191,7 @@ class RVQ(Bottleneck):
         ys, codes, commitments, codebooks = [], [], [], []
         for number, layer in enumerate(self.layers):
             found: Quantized = layer(through, apart)
-            heard = 1.0 if kept is None else (kept > number).to(rows)  # [B]
+            heard = rows.new_ones(len(rows)) if kept is None else (kept > number).to(rows)  # [B]
             ys.append(found.y if kept is None else found.y * heard[:, None, None])
             codes.append(found.codes)
             commitments.append((found.commitment * heard).mean())
@@ -199,10 +203,7 @@ class RVQ(Bottleneck):
         terms = {"commitment": torch.stack(commitments).sum()}
         if codebooks:
             terms["codebook"] = torch.stack(codebooks).sum()
-        z = ys[0]
-        for y in ys[1:]:
-            z = z + y
-        return z, torch.stack(codes, dim=1), terms
+        return _added(ys), torch.stack(codes, dim=1), terms
 
     def _kept(self, items: int, generators: Sequence[torch.Generator]) -> Tensor:
         """How many codebooks each item keeps: all, or with chance `dropout` any number from 1 on.  [B]."""
@@ -212,20 +213,28 @@ class RVQ(Bottleneck):
             drop = float(torch.rand((), generator=source)) < self.config.dropout
             fewer = int(torch.randint(1, count + 1, (), generator=source))
             kept.append(fewer if drop else count)
-        return torch.tensor(kept, device=self.layers[0].codebook.vectors.device)
+        return torch.tensor(kept, device=self._books[0].vectors.device)
 
     def _begin(self, generator: torch.Generator) -> None:
         """Place all codebooks by k-means, each on what those before it leave of the step's rows."""
         rows = draw(self._rows, None, generator)
         count = len(rows)
         rows = spread(rows, ROWS_PER_CODE * self.config.codebook_size)[None]  # [1, n, D]
-        for layer in self.layers:
+        for layer in self._layers:
             e = pointwise(layer.input, rows)
             layer.codebook.begin(e[0], count, generator)
             rows = rows - layer.decode(layer.codebook.search(e))
-        agree([t for layer in self.layers for t in layer.codebook.state_dict().values()])
+        agree([tensor for book in self._books for tensor in book.state_dict().values()])
 
 
 def pointwise(conv: nn.Conv1d | None, rows: Tensor) -> Tensor:
     """A convolution of one frame on rows [B, F, D]; None leaves them as they are."""
     return rows if conv is None else nn.functional.linear(rows, conv.weight[..., 0], conv.bias)
+
+
+def _added(ys: Sequence[Tensor]) -> Tensor:
+    """Their sum, first to last."""
+    total = ys[0]
+    for y in ys[1:]:
+        total = total + y
+    return total

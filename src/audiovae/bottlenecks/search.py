@@ -35,7 +35,7 @@ def nearest(x: Tensor, codebook: Tensor, *, by_angle: bool = False) -> Tensor:
         for block, chosen in zip(blocks, found.split(len(blocks[0])), strict=True):
             torch.addmm(offset, block, columns, out=scores[: len(block)])
             _largest(scores[: len(block)], chosen)
-    return found.unflatten(0, x.shape[:-1])
+    return found.view(x.shape[:-1])
 
 
 def _prepared(codes: Tensor, by_angle: bool) -> tuple[Tensor, Tensor]:

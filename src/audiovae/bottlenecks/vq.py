@@ -35,9 +35,9 @@ def rotation_trick(e: Tensor, q: Tensor) -> Tensor:
     scale = q.norm(dim=-1, keepdim=True) / still.norm(dim=-1, keepdim=True).clamp(min=1e-6)
     unit_e, unit_q = normalize(still, dim=-1), normalize(q, dim=-1)
     middle = normalize(unit_e + unit_q, dim=-1)
-    across = (e * middle).sum(-1, keepdim=True) * middle
-    along = (e * unit_e).sum(-1, keepdim=True) * unit_q
-    turned = scale * (e - 2 * across + 2 * along)
+    across: Tensor = (e * middle).sum(-1, keepdim=True) * middle
+    along: Tensor = (e * unit_e).sum(-1, keepdim=True) * unit_q
+    turned: Tensor = scale * (e - 2 * across + 2 * along)
     return q + (turned - turned.detach())
 
 
