@@ -24,7 +24,8 @@ class GriffinLim(nn.Module):
     """Log bands [B, C, N, F] -> x [B, C, F * H], without a gradient.
 
     In training the iterations are left out: then the sound is a draft with the first phases. They repeat every `period`
-    frames, so that a piece which begins at a multiple of it comes out as in the whole.
+    frames, so that a piece which begins at a multiple of it comes out as in the whole: exactly from equal bands, to about
+    1e-3 of the peak where bands differ by the rounding of a float32, which the iterations enlarge.
     """
 
     def __init__(self, spectrogram: LogSpectrogram, iterations: int, period: int) -> None:
