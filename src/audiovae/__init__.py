@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from audiovae.api.evaluation import diagnose, info
     from audiovae.api.exchange import export, import_checkpoint
     from audiovae.api.generation import interpolate, sample
+    from audiovae.api.tokens import tokenise
     from audiovae.api.training import train
     from audiovae.audio.io import Sound
     from audiovae.checkpoint import load
@@ -37,6 +38,10 @@ VERBS = {
     "data scan": (
         "audiovae.api.data",
         "Listen to every file below a folder and say which can be trained on, and why others cannot.",
+    ),
+    "tokenise": (
+        "audiovae.api.tokens",
+        "Write the codes of every sound in a folder, for a token model to learn from.",
     ),
     "train": ("audiovae.api.training", "Train a model on a folder of sounds or on built-in data."),
     "info": ("audiovae.api.evaluation", "Say what a model or a preset is, in numbers."),
@@ -92,6 +97,7 @@ __all__ = [
     "reconstruct",
     "sample",
     "scan",
+    "tokenise",
     "train",
 ]
 

@@ -147,12 +147,12 @@ class Poisoned:
 def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a NaN into the training batches of some steps."""
     module = sys.modules["audiovae.training.run"]  # the package has a function of this name
-    opened = module.open_dataset
+    opened = module.open_for
 
     def use(steps: set[int], *, dies_at: int | None = None) -> None:
         def poisoned(*args: Any, **kwargs: Any) -> Poisoned:
             return Poisoned(opened(*args, **kwargs), steps, dies_at)
 
-        monkeypatch.setattr(module, "open_dataset", poisoned)
+        monkeypatch.setattr(module, "open_for", poisoned)
 
     return use

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from audiovae.api.codecs import with_codec
 from audiovae.config import Config, parse
 from audiovae.data import DATA, DataSettings
 from audiovae.errors import ConfigError, did_you_mean
@@ -25,7 +26,7 @@ def model_config(choice: str | Mapping[str, Any] | Config | None) -> ModelConfig
     """The config of a model.  Raises ConfigError for an unknown name, option or value."""
     if isinstance(choice, ModelConfig):
         return choice
-    options = _options(choice, "model")
+    options = with_codec(_options(choice, "model"))
     if "kind" in options:
         whole: ModelConfig = parse(AnyModelConfig, options, "model")
         return whole

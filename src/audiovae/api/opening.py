@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from audiovae import checkpoint
+from audiovae.api.codecs import sounding
 from audiovae.api.parameters import Device
 from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
 from audiovae.errors import AudioError, ConfigError
@@ -31,10 +32,15 @@ class Source(NamedTuple):
 
 
 def open_model(model: Autoencoder | str | Path, device: Device = "auto") -> Autoencoder:
-    """Load a model on a device; one that is loaded already stays as it is, on "auto" also where it is."""
+    """Load a model on a device; one that is loaded already stays as it is, on "auto" also where it is.
+
+    A token model comes with its codec around it, as an autoencoder of sounds.
+    """
     if not isinstance(model, Autoencoder):
-        return checkpoint.load(model, device=choose_device(device))
-    return model if device == "auto" else model.to(choose_device(device))
+        model = checkpoint.load(model, device=choose_device(device))
+    elif device != "auto":
+        model = model.to(choose_device(device))
+    return sounding(model)
 
 
 def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = False) -> Source:

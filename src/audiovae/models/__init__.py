@@ -24,6 +24,11 @@ from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 from audiovae.models.rave import RaveV2, RaveV2Config, rave_v2
 from audiovae.models.spec_conv import SpecConv, SpecConvConfig, spec_conv
 from audiovae.models.spec_frame import SpecFrame, SpecFrameConfig, spec_frame
+from audiovae.models.token_transformer import (
+    TokenTransformer,
+    TokenTransformerConfig,
+    token_transformer,
+)
 from audiovae.models.wave_ar import WaveVAE, WaveVAEConfig, wave_vae
 
 __all__ = [
@@ -52,6 +57,8 @@ __all__ = [
     "SpecConvConfig",
     "SpecFrame",
     "SpecFrameConfig",
+    "TokenTransformer",
+    "TokenTransformerConfig",
     "WaveVAE",
     "WaveVAEConfig",
     "build",
@@ -68,7 +75,8 @@ AnyModelConfig = Annotated[
     | JukeboxConfig
     | HierarchyConfig
     | MimiConfig
-    | WaveVAEConfig,
+    | WaveVAEConfig
+    | TokenTransformerConfig,
     Discriminator("kind"),
 ]
 
@@ -83,6 +91,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Autoencoder]]] = {
     "hierarchy": (HierarchyConfig, Hierarchy),
     "mimi": (MimiConfig, Mimi),
     "wave_vae": (WaveVAEConfig, WaveVAE),
+    "token_transformer": (TokenTransformerConfig, TokenTransformer),
 }
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {
@@ -99,6 +108,7 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {
     "hierarchy": hierarchy,
     "mimi": mimi,
     "wave_vae": wave_vae,
+    "token_transformer": token_transformer,
 }
 
 

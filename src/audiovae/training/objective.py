@@ -111,6 +111,7 @@ class Scene(NamedTuple):
     views: Sequence[View]  # one for each window of the STFT term; none is all of them
     complex_windows: Sequence[int]
     sample_rate: int
+    seconds: float  # that the clip lasts
     log_sigma: Tensor
     config: ObjectiveConfig
 
@@ -131,6 +132,7 @@ class Objective(nn.Module):
         super().__init__()
         name = config.name or default
         self.config, self.sample_rate = config, sample_rate
+        self.steps_per_second = float(sample_rate)  # of x; of codes it is their frame rate
         self.weights = NAMED_WEIGHTS[name] | config.weights
         self.spectral = config.spectral or NAMED_SPECTRAL.get(name) or Schedule()
         for name, weight in self.weights.items():
@@ -169,6 +171,7 @@ class Objective(nn.Module):
             views=[chance.choice(spectra.views) for _ in range(few)],
             complex_windows=_choose(COMPLEX_WINDOWS, min(few, 1), chance),
             sample_rate=self.sample_rate,
+            seconds=x.shape[-1] / self.steps_per_second,
             log_sigma=self.log_sigma,
             config=self.config,
         )
@@ -275,9 +278,8 @@ def _kl(scene: Scene, *, free: bool = False) -> Tensor:
         if "kl" not in scene.out.terms:
             raise ConfigError("the model has no KL; set objective.weights.kl to 0")
         return scene.out.terms["kl"]
-    seconds = scene.x.shape[-1] / scene.sample_rate
     nats = scene.config.free_bits * math.log(2) if free else 0.0
-    return kl_rate(*scene.out.moments, seconds, free=nats)
+    return kl_rate(*scene.out.moments, scene.seconds, free=nats)
 
 
 TERMS: Mapping[str, Callable[[Scene], Tensor]] = {

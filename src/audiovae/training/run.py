@@ -18,7 +18,7 @@ from rich.console import Console
 
 from audiovae.checkpoint import load
 from audiovae.config import parse
-from audiovae.data import Dataset, open_dataset
+from audiovae.data import Dataset
 from audiovae.errors import ConfigError, MissingPackageError, OutputError, TrainingError
 from audiovae.memory import keep_freed_memory
 from audiovae.models import Autoencoder, build
@@ -41,6 +41,7 @@ from audiovae.training.feed import Feed
 from audiovae.training.interrupt import Interrupt
 from audiovae.training.loop import Plan, train
 from audiovae.training.pace import VALIDATIONS, measure
+from audiovae.training.tokens import open_for, task_of
 from audiovae.training.tracking import Board, Log, Sink, Tracker
 
 WEIGHTS = 0  # the stream of random numbers that fresh weights are drawn from
@@ -100,7 +101,7 @@ def _run(
     config = config.model_copy(update={"model": model.config})
     data = world.first_goes_first(lambda: _open(config, record))
     voice.say(data.describe())
-    task = AutoencoderTask(model, data, config, device, world)
+    task = task_of(model)(model, data, config, device, world)
     checkpoints = RunFolder(folder, config.keep_last)
     state = world.from_first(lambda: checkpoints.restore(task.product, voice.warn))
     checkpoints.standing = world.from_first(lambda: checkpoints.standing)
@@ -209,13 +210,7 @@ def _model(config: TrainConfig) -> Autoencoder:
 
 
 def _open(config: TrainConfig, record: RunRecord | None) -> Dataset:
-    model = config.model
-    data = open_dataset(
-        config.data,
-        sample_rate=model.sample_rate,
-        channels=model.channels,
-        multiple_of=model.hop_length,
-    )
+    data = open_for(config.model, config.data)
     if record is not None and data.fingerprint != record.fingerprint:
         raise TrainingError(
             "the data is not what it was when this run began, so it cannot go on exactly; bring the files "

@@ -1,0 +1,58 @@
+"""Sounds to token files: what a token model is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from audiovae.api.codecs import expect_discrete
+from audiovae.api.opening import computing, open_model, open_source
+from audiovae.api.parameters import AnyModel, Device, Force, Threads
+from audiovae.api.passage import coded
+from audiovae.api.shell import Shell
+from audiovae.audio.io import FORMATS, expect_free, shown
+from audiovae.data.tokens import SUFFIX, TokenFile, write_tokens
+from audiovae.errors import AudioError, ConfigError
+
+
+def tokenise(
+    codec: AnyModel,
+    sounds: Annotated[str | Path, Shell(Path, "The folder with the sounds.")],
+    out: Annotated[str | Path, Shell(Path, "The folder for the token files.")],
+    *,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> Path:
+    """Write the codes of every sound in a folder, for a token model to learn from.
+
+    The codec is any discrete model that was saved; each file remembers which. What cannot be used is named at the
+    end, the rest is done.
+    """
+    folder, target = Path(sounds), Path(out)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+    if not files:
+        raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
+    expect_free(target, force=force)
+    refused = []
+    with computing(threads):
+        opened = open_model(codec, device)
+        expect_discrete(opened, "the codec")
+        if opened.model_hash is None:
+            raise ConfigError(
+                "the codec was never saved, so its tokens could not name it; save it and load it"
+            )
+        (sizes,) = opened.codebook_sizes
+        for file in files:
+            path = target / f"{file.relative_to(folder)}{SUFFIX}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                (codes,) = coded(opened, open_source(file))
+                write_tokens(path, TokenFile(codes, sizes, opened.model_hash))
+            except AudioError as error:
+                refused.append(str(error))
+    if refused:
+        raise AudioError(
+            f"{len(refused)} of {len(files)} files could not be used: " + "; ".join(refused)
+        )
+    return target
