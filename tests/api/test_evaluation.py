@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import audiovae
+from audiovae.api.evaluation import CodesDiagnosis, Diagnosis
 from audiovae.checkpoint import save_model
 from audiovae.data import SynthData, open_dataset
 from audiovae.errors import CheckpointError, ConfigError
@@ -52,6 +53,7 @@ def test_diagnose_averages_the_posterior_over_the_validation_clips(model_folder:
     model = audiovae.load(model_folder)
     settings = SynthData(segment_seconds=0.05, valid_crops=4)
     found = audiovae.diagnose(model, settings, clips=3)
+    assert isinstance(found, Diagnosis)
     data = open_dataset(settings, sample_rate=44_100, channels=2, multiple_of=model.hop_length)
     with torch.no_grad():
         clips = [model.encode(batch.x).moments for batch in data.valid_batches(1)][:3]
@@ -72,6 +74,7 @@ def test_diagnose_raises_the_alarm_on_a_collapsed_model(tmp_path: Path) -> None:
     found = audiovae.diagnose(
         tmp_path / "dead", {"preset": "synth", "segment_seconds": 0.05}, clips=2
     )
+    assert isinstance(found, Diagnosis)
     assert found.active_units == 0
     assert "posterior-collapse" in found.alarms[0]
     text = found.describe()
@@ -81,3 +84,23 @@ def test_diagnose_raises_the_alarm_on_a_collapsed_model(tmp_path: Path) -> None:
 def test_diagnose_refuses_no_clips(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match="clips must be at least 1, got 0"):
         audiovae.diagnose(model_folder, "synth", clips=0)
+
+
+def test_diagnose_counts_the_codes_of_a_discrete_model() -> None:
+    bottleneck = {"kind": "rvq", "n_codebooks": 2, "codebook_size": 64, "latent_dim": 4}
+    torch.manual_seed(0)
+    model = build(resolve("spec_frame", {"size": 0, "bottleneck": bottleneck})).eval()
+    settings = SynthData(segment_seconds=0.05, valid_crops=4)
+    found = audiovae.diagnose(model, settings, clips=3)
+    assert isinstance(found, CodesDiagnosis)
+    data = open_dataset(settings, sample_rate=44_100, channels=2, multiple_of=model.hop_length)
+    with torch.no_grad():
+        clips = [model.encode(batch.x).codes[0][0] for batch in data.valid_batches(1)][:3]
+    for book, codes in zip(found.codebooks, torch.cat(clips, dim=1), strict=True):  # [F] each
+        shares = codes.bincount(minlength=64) / len(codes)
+        entropy = -sum(float(p) * math.log2(float(p)) for p in shares if p > 0)
+        assert book.entropy == pytest.approx(entropy, abs=1e-5)
+        assert book.used == len(codes.unique())
+    assert found.bits_per_second == pytest.approx(2 * 6 * model.frame_rate)
+    assert "codebook  codes  used  perplexity" in found.describe()
+    assert f"{found.bits_per_second:,.0f} bits per second" in found.describe()

@@ -20,7 +20,13 @@ from audiovae.data import open_dataset
 from audiovae.errors import ConfigError, LatentError
 from audiovae.models import PRESETS, Autoencoder, build
 from audiovae.models.base import UNLIMITED
-from audiovae.training.diagnostics import ACTIVE_VARIANCE, CollapseAlarm, LatentMeter
+from audiovae.training.diagnostics import (
+    ACTIVE_VARIANCE,
+    CodebookUse,
+    CodesMeter,
+    CollapseAlarm,
+    LatentMeter,
+)
 
 
 class Info(NamedTuple):
@@ -123,6 +129,30 @@ class Diagnosis(NamedTuple):
         )
 
 
+class CodesDiagnosis(NamedTuple):
+    """How the codebooks of a model are used on some data."""
+
+    codebooks: tuple[CodebookUse, ...]  # coarse first
+    bits_per_second: float  # of packed codes
+    entropy_bits_per_second: float  # behind an entropy coder
+    alarms: tuple[str, ...]  # what is wrong and what to do; empty if nothing is
+
+    def describe(self) -> str:
+        """A table for people: the codebooks in their order, then the rates."""
+        rows = [
+            f"{book.name:>8}  {len(book.counts):5}  {book.used:4}  {book.perplexity:10.1f}  {book.entropy:12.2f}"
+            for book in self.codebooks
+        ]
+        return "\n".join(
+            [
+                "codebook  codes  used  perplexity  entropy, bits",
+                *rows,
+                f"{self.bits_per_second:,.0f} bits per second, {self.entropy_bits_per_second:,.0f} entropy-coded",
+                *self.alarms,
+            ]
+        )
+
+
 def diagnose(
     model: AnyModel,
     data: DataChoice,
@@ -130,11 +160,11 @@ def diagnose(
     clips: Annotated[int, Shell(int, "How many validation clips to look at, at most.")] = 64,
     device: Device = "auto",
     threads: Threads = None,
-) -> Diagnosis:
+) -> Diagnosis | CodesDiagnosis:
     """Measure what each latent dimension carries on some data.
 
-    On the validation clips of the data: the KL of each dimension, how much its mean varies, and whether the latent
-    has collapsed.
+    On the validation clips of the data: the KL of each dimension and how much its mean varies, or how each codebook is
+    used; and whether the latent has collapsed.
     """
     if clips < 1:
         raise ConfigError(f"clips must be at least 1, got {clips}")
@@ -146,21 +176,33 @@ def diagnose(
             channels=opened.channels,
             multiple_of=opened.hop_length,
         )
+        codes = CodesMeter(opened.codebook_sizes)
         meter = LatentMeter(opened.latent_dim, opened.frame_rate)
         place = next(opened.parameters()).device
         for batch in dataset.valid_batches(1):
             bottled = opened.encode(batch.x.to(place))
-            if bottled.moments is None:
-                raise LatentError("the model has no Gaussian latent to diagnose")
-            meter.update(*bottled.moments)
+            if bottled.moments is not None:
+                meter.update(*bottled.moments)
+            elif bottled.codes:
+                codes.update(bottled.codes, batch.x.shape[-1] / opened.sample_rate)
+            else:
+                raise LatentError("the model has neither a Gaussian latent nor codes to diagnose")
             clips -= 1
             if clips == 0:
                 break
+    alarm = CollapseAlarm(patience=1)
+    if opened.codebook_sizes:
+        return CodesDiagnosis(
+            codebooks=tuple(codes.codebooks),
+            bits_per_second=codes.bits_per_second,
+            entropy_bits_per_second=codes.entropy_bits_per_second,
+            alarms=tuple(alarm.update(0, codes)),
+        )
     statistics = meter.statistics()
     return Diagnosis(
         kl=statistics.kl,
         mean_variance=statistics.mean_variance,
         active_units=meter.active_units,
         bits_per_second=meter.bits_per_second,
-        alarms=tuple(CollapseAlarm(patience=1).update(0, meter)),
+        alarms=tuple(alarm.update(0, meter)),
     )
