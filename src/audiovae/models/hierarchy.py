@@ -79,7 +79,7 @@ def hierarchy(
     """Return the config of a hierarchy; size 0 (tests) to 5 as for `spec_frame`.
 
     The finest level has 43 frames a second at 44.1 kHz (47 at 24 kHz), each above it half as many. Every frame has 4 codes
-    of 1024: 430, 860 and 1720 bits a second. At size 0 it has 2 of 16.
+    of 512: 390, 780 and 1550 bits a second. At size 0 it has 2 of 16.
     Raises ConfigError for another size or fewer than 2 levels.
     """
     if levels < 2:
@@ -90,7 +90,8 @@ def hierarchy(
         bottleneck=RVQConfig(
             latent_dim=outside.bottleneck.latent_dim,
             n_codebooks=n_codebooks or (4 if size else 2),
-            codebook_size=codebook_size or (1024 if size else 16),
+            codebook_size=codebook_size or (512 if size else 16),
+            decay=0.9,  # a CPU's step has some hundred frames: codes must follow the net's first steps
             dropout=0.0,
         ),
         level_strides=(2,) * (levels - 1),

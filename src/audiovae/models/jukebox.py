@@ -10,8 +10,9 @@ Every level learns from its own reconstruction, by the terms of losses/jukebox.p
 codes that make a hierarchy of them: a prior writes the coarse ones first. A decoder hears only its own level, so a sound
 is decoded from the finest level that is given.
 
-The net is written to the specification. Its bandwidths (see the losses) and the revival of codes (bottlenecks/codebook.py)
-are our own.
+To specification, not verified against the original's weights. At the published size, filled with the same random
+weights, codes and sounds of every level equalled those of the JukeboxVQVAE of transformers 4.38; later versions have none,
+so no test can repeat it. Our own are the bandwidths (see the losses) and the revival of codes (bottlenecks/codebook.py).
 """
 
 from __future__ import annotations
