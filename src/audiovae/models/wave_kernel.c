@@ -97,6 +97,7 @@ INLINE v16 exponential(v16 x) {
 INLINE const char *add_product(float *y, const float *x, const char *weights, int inputs, int outputs, int bf16) {
   int o = 0;
   COLUMNS(TILE)
+  COLUMNS(4)
   COLUMNS(2)
   COLUMNS(1)
   return weights + MATRIX(inputs, outputs);
