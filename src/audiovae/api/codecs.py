@@ -9,7 +9,7 @@ from typing import Any
 from audiovae import checkpoint
 from audiovae.errors import CheckpointError, ConfigError
 from audiovae.models import Autoencoder
-from audiovae.models.through_codec import ThroughCodec
+from audiovae.models.through_codec import ThroughCodec, named_codec
 from audiovae.models.token_transformer import TokenTransformer
 
 
@@ -57,9 +57,9 @@ def sounding(model: Autoencoder) -> Autoencoder:
 
     Raises CheckpointError if the codec is not where it was, LatentError if there stands another or if there is none.
     """
-    if not isinstance(model, TokenTransformer) or model.config.codec is None:
+    if not isinstance(model, TokenTransformer):
         return model
-    named = model.config.codec
+    named = named_codec(model)
     try:
         codec = checkpoint.load(Path(named.path))
     except CheckpointError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from audiovae.bottlenecks import Bottled
 from audiovae.errors import LatentError
 from audiovae.models.base import Autoencoder, Context
-from audiovae.models.token_transformer import TokenTransformer
+from audiovae.models.token_transformer import CodecReference, TokenTransformer
 
 
 class ThroughCodec(Autoencoder):
@@ -56,13 +56,18 @@ class ThroughCodec(Autoencoder):
 
 def expect_codec(tokens: TokenTransformer, codec: Autoencoder) -> None:
     """Raise LatentError unless the codec is the one that the token VAE names; the message names both."""
-    named = tokens.config.codec
-    if named is None:
-        raise LatentError(
-            "this token model was trained on tokens that are no codec's, so it has no sound; train one with model.codec"
-        )
+    named = named_codec(tokens)
     if codec.model_hash != named.model_hash:
         raise LatentError(
             f"the token model was trained on the codes of the codec {named.model_hash[:12]} ({named.path}), this codec "
             f"is {(codec.model_hash or 'never saved')[:12]}; only the codec that made its tokens can sound them"
         )
+
+
+def named_codec(tokens: TokenTransformer) -> CodecReference:
+    """The codec that a token VAE names.  Raises LatentError if it names none."""
+    if tokens.config.codec is None:
+        raise LatentError(
+            "this token model was trained on tokens that are no codec's, so it has no sound; train one with model.codec"
+        )
+    return tokens.config.codec
