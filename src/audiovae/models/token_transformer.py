@@ -162,8 +162,9 @@ class TokenTransformer(Autoencoder):
 
     def synthesise(self, z: Tensor) -> Tensor:
         """z [B, D, G] -> codes [B, K, G * block], each the most likely one."""
-        codes = self.decoder.generate(z.mT.flatten(0, 1))  # [B G, K, N]
-        return codes.unflatten(0, (len(z), -1)).transpose(1, 2).flatten(2)
+        codes: Tensor = self.decoder.generate(z.mT.flatten(0, 1))  # [B G, K, N]
+        whole: Tensor = codes.unflatten(0, (len(z), -1)).transpose(1, 2).flatten(2)
+        return whole
 
     def log_probs(self, z: Tensor, x: Tensor, shown: Tensor | None = None) -> tuple[Tensor, ...]:
         """The distribution of every code, as log p [B, F, V] for each codebook.
@@ -192,10 +193,11 @@ class TokenTransformer(Autoencoder):
         log_probs = self.log_probs(bottled.z, x, self._hidden(x, generators))
         x_hat = torch.stack([log_p.argmax(-1) for log_p in log_probs], dim=1)
         seconds = x.shape[-1] / self.signal_rate
-        nats = sum(
+        costs = [
             functional.nll_loss(log_p.mT, codes, ignore_index=PADDING, reduction="sum")
-            for log_p, codes in zip(log_probs, x.unbind(1), strict=True)
-        )
+            for log_p, codes in zip(log_probs, x.clamp(min=PADDING).unbind(1), strict=True)
+        ]
+        nats = torch.stack(costs).sum()
         padded = bottled.z.shape[-1] / self.frame_rate
         terms = {"nll": nats / (len(x) * seconds), "kl": bottled.terms["kl"] * padded / seconds}
         out = Reconstruction(x_hat.where(x >= 0, PADDING), *bottled)
@@ -203,7 +205,8 @@ class TokenTransformer(Autoencoder):
 
     def _blocks(self, x: Tensor) -> Tensor:
         """[B, K, G * block] -> [B * G, K, block]."""
-        return x.unflatten(2, (-1, self.config.block)).transpose(1, 2).flatten(0, 1)
+        blocks: Tensor = x.unflatten(2, (-1, self.config.block)).transpose(1, 2).flatten(0, 1)
+        return blocks
 
     def _hidden(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What the autoregressive decoder gets to see of x: in training each code is hidden by chance."""

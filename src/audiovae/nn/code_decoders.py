@@ -24,10 +24,12 @@ PADDING = -1
 class CodeEmbedding(nn.Module):
     """A vector for every code of every codebook, and one for a code that is not known.  [B, K, N] -> [B, K, N, W]."""
 
+    starts: Tensor  # [K, 1], each codebook's first row
+    sizes: Tensor  # [K, 1]
+
     def __init__(self, codebook_sizes: Sequence[int], width: int) -> None:
         super().__init__()
-        starts = itertools.accumulate((size + 1 for size in codebook_sizes), initial=0)
-        *starts, total = starts
+        *starts, total = itertools.accumulate((size + 1 for size in codebook_sizes), initial=0)
         self.register_buffer("starts", torch.tensor(starts)[:, None], persistent=False)
         self.register_buffer("sizes", torch.tensor(codebook_sizes)[:, None], persistent=False)
         self.table = nn.Embedding(total, width)
@@ -35,7 +37,7 @@ class CodeEmbedding(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes [B, K, N] of all K codebooks -> [B, K, N, W]."""
-        rows: Tensor = self.starts + torch.where(codes < 0, self.sizes, codes)  # type: ignore[operator]
+        rows: Tensor = self.starts + torch.where(codes < 0, self.sizes, codes)
         embedded: Tensor = self.table(rows)
         return embedded
 
