@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from audiovae.errors import AudioError, LatentError
+from audiovae.audio.stereo import mid_side
+from audiovae.errors import AudioError, ConfigError, LatentError
 from audiovae.models import build, resolve
+from audiovae.models.spec_frame import Envelope
 
 VARIANTS = {
     "stereo": {},
@@ -12,6 +14,7 @@ VARIANTS = {
     "causal": {"causal": True},
     "mdct": {"front_end": "mdct"},
     "mdct causal": {"front_end": "mdct", "causal": True},
+    "complex": {"head": "complex"},
     "polar": {"head": "polar"},
     "one frame": {"stride": 1, "depth": 2, "phase": "frame"},
     "two windows": {"stride": 8, "latent_depth": 2},
@@ -112,9 +115,54 @@ def test_gradients_of_silence_are_finite():
 
 @torch.no_grad()
 def test_features_and_sound_are_inverse():
-    model = tiny()
+    model = tiny(head="complex")
     x = noise(2, 2, 10 * model.hop_length)
     torch.testing.assert_close(model.sound(model.features(x)), x, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_gain_times_shape_is_the_sound():
+    model = tiny()
+    x = noise(2, 2, 10 * model.hop_length)
+    n_bins, bands = model.bank.n_bins, model.config.bands
+    features = model.features(x).unflatten(2, (2, -1))  # [B, F, C, 2 N + bands]
+    envelope = features[..., 2 * n_bins :]
+    spectrum = model.bank(mid_side(x)).transpose(1, 2)
+    gain = model.envelope.gain(envelope)
+    shape = [plane / gain for plane in (spectrum.real, spectrum.imag)]
+    said = torch.cat([*shape, envelope], dim=3).flatten(2)
+    torch.testing.assert_close(model.sound(said), x, rtol=0, atol=1e-5)
+    # and the gain is the spectrum's level: shape is about 1 in each band
+    loudness = torch.stack(shape).square().sum(0) @ model.envelope.hats.mT
+    level = loudness / model.envelope.hats.sum(1)
+    assert 0.5 < level.mean() < 2
+    assert envelope.shape[-1] == bands
+
+
+@torch.no_grad()
+def test_a_fresh_decoder_says_the_envelope_of_music():
+    model = build(resolve("spec_frame", {"size": 0}))
+    said = model.speak(torch.randn(1, 5, model.config.width)).unflatten(2, (2, -1))
+    assert (said[..., -model.config.bands :] == 0).all()
+    assert (said[..., : -model.config.bands] != 0).all()
+
+
+@pytest.mark.parametrize(("bands", "n_bins"), [(32, 513), (8, 65), (1, 5), (2, 2), (65, 65)])
+def test_bands_of_the_envelope_share_every_bin(bands, n_bins):
+    envelope = Envelope(bands, n_bins, 44_100)
+    assert (envelope.hats >= 0).all()
+    torch.testing.assert_close(envelope.hats.sum(0), torch.ones(n_bins))
+    assert (envelope.hats.sum(1) >= 1 - 1e-4).all()  # none is empty
+    flat = envelope.gain(envelope(torch.full((1, n_bins), 0.04)))
+    torch.testing.assert_close(flat, torch.full((1, n_bins), 0.2))
+
+
+@torch.no_grad()
+def test_a_louder_sound_has_a_higher_envelope_and_the_gain_undoes_it():
+    envelope = Envelope(32, 513, 44_100)
+    power = 0.1 + torch.rand(3, 513, generator=torch.Generator().manual_seed(0))
+    quiet, loud = envelope.gain(envelope(power)), envelope.gain(envelope(100 * power))
+    torch.testing.assert_close(loud, 10 * quiet)
 
 
 def test_presets_are_what_the_issue_asks_for():
@@ -145,3 +193,8 @@ def test_borders_refuse_other_shapes():
         model.encode(torch.zeros(1, 2, 100, dtype=torch.int64))
     with pytest.raises(LatentError, match=r"batch, 8, frames.*\(1, 9, 4\)"):
         model.decode(torch.zeros(1, 9, 4))
+
+
+def test_more_bands_than_bins_are_refused():
+    with pytest.raises(ConfigError, match="bands must be at most half a window"):
+        resolve("spec_frame", {"size": 0, "bands": 65})

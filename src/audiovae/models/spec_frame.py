@@ -1,11 +1,14 @@
 """The spectral-frame VAE: an exact filter bank outside, all learning at the frame rate.
 
-    x -> mid/side -> STFT -> power-compressed re, im -> blocks (frames) -> join `stride` frames -> blocks -> mu, logvar
-    z -> blocks -> split into `stride` frames -> blocks -> re, im -> expanded -> inverse STFT -> left/right
+    x -> mid/side -> STFT -> envelope, compressed re, im -> blocks (frames) -> join `stride` frames -> blocks -> mu, logvar
+    z -> blocks -> split into `stride` frames -> blocks -> envelope * (re, im) -> inverse STFT -> left/right
 
 Waveform nets spend most of their arithmetic at or next to the audio rate; here a second of stereo sound is 172 frames.
-The compression X |X|^(p - 1) (p = 1/3) brings loud and soft bins to one scale (Braun & Tashev 2021 train on it).
-Kin: Vocos (Siuzdak 2024) for the head, MDCTCodec (Jiang et al. 2024) for the frame-rate blocks.
+The envelope, a log amplitude in each of 32 mel bands, is given to the encoder and multiplies what the decoder says:
+gain and shape apart, as CELT codes them (Valin et al. 2010). A net that has to find the envelope by itself needs many
+times the steps to the same mel distance (benchmarks/front_end.py). The compression X |X|^(p - 1) (p = 1/3) brings loud
+and soft bins to one scale (Braun & Tashev 2021 train on it). Kin: Vocos (Siuzdak 2024) for the head, MDCTCodec (Jiang
+et al. 2024) for the frame-rate blocks.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from audiovae.audio.mel import hz_to_mel, mel_to_hz
 from audiovae.audio.stereo import left_right, mid_side
 from audiovae.audio.transforms import MDCT, STFT, Phase, window_margins
 from audiovae.bottlenecks import Bottled, GaussianConfig, build_bottleneck
@@ -25,7 +29,8 @@ from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.blocks import FrameBlock, frame_margins
 
-MAX_LOG_MAGNITUDE = 5.0  # of the polar head: a bin of 148 is louder than any full-scale sound's
+MAX_LOG_MAGNITUDE = 5.0  # of a bin: 148 is louder than any full-scale sound's
+SPREAD = 1.5  # nats; the deviation of a band's log amplitude in music
 
 
 class SpecFrameConfig(ModelConfig):
@@ -39,9 +44,9 @@ class SpecFrameConfig(ModelConfig):
     phase: Phase = (
         "sound"  # what the STFT's phases count from; "sound" needs whole windows in a latent frame
     )
-    head: Literal["complex", "polar"] = (
-        "complex"  # how the decoder gives a bin: re, im or log magnitude, angle
-    )
+    # how the decoder gives a bin: gain times re, im; compressed re, im; or log magnitude, angle
+    head: Literal["gain_shape", "complex", "polar"] = "gain_shape"
+    bands: int = Field(32, ge=1)  # of the envelope, with the head "gain_shape"
     compression: float = Field(1 / 3, gt=0, le=1)  # p of X |X|^(p - 1)
     width: int = Field(256, ge=4)  # W of the blocks at the filter bank's rate
     latent_width: int = Field(512, ge=4)  # W of the blocks at the latent's rate
@@ -65,7 +70,9 @@ class SpecFrameConfig(ModelConfig):
                 f'({self.win_length}); set phase to "frame"'
             )
         if self.front_end == "mdct" and self.head == "polar":
-            raise ValueError('the MDCT has no angle; set head to "complex"')
+            raise ValueError('the MDCT has no angle; set head to "gain_shape" or "complex"')
+        if self.head == "gain_shape" and self.bands > self.window // 2:
+            raise ValueError(f"bands must be at most half a window ({self.window // 2})")
         return self
 
     @property
@@ -92,7 +99,12 @@ class SpecFrame(Autoencoder):
             else MDCT(config.frame_hop, config.causal)
         )
         self.parts = 2 if config.front_end == "stft" else 1  # re and im, or one real number
-        features = config.channels * self.parts * self.bank.n_bins
+        self.envelope = None
+        if config.head == "gain_shape":
+            self.envelope = Envelope(config.bands, self.bank.n_bins, config.sample_rate)
+        features = config.channels * (
+            self.parts * self.bank.n_bins + (config.bands if self.envelope else 0)
+        )
         joined = config.stride * config.width
 
         self.listen = nn.Linear(features, config.width)
@@ -108,6 +120,14 @@ class SpecFrame(Autoencoder):
         self.decoder_frames = self._blocks(config.width, config.depth)
         self.norm = nn.LayerNorm(config.width)
         self.speak = nn.Linear(config.width, features)
+        if self.envelope is not None:
+            self._begin_at_the_centre()
+
+    @torch.no_grad()
+    def _begin_at_the_centre(self) -> None:
+        """Let the decoder begin with the envelope of music as such: behind a random one no phase is learned."""
+        for parameter in (self.speak.weight, self.speak.bias):
+            parameter.unflatten(0, (self.channels, -1))[:, -self.config.bands :] = 0
 
     def _blocks(self, width: int, depth: int) -> nn.Sequential:
         c = self.config
@@ -132,23 +152,30 @@ class SpecFrame(Autoencoder):
         return self.sound(self.speak(self.norm(self.decoder_frames(h))))
 
     def features(self, x: Tensor) -> Tensor:
-        """Power-compressed spectra of mid and side.  [B, C, T] -> [B, T / frame_hop, C * parts * N]."""
+        """What the net sees of mid and side.  [B, C, T] -> [B, T / frame_hop, C * (parts * N + bands)]."""
         x = mid_side(x) if self.channels == 2 else x
         spectrum = self.bank(x).transpose(1, 2)  # [B, F, C, N]
         planes = [spectrum.real, spectrum.imag] if self.parts == 2 else [spectrum]
         power = sum(plane.square() for plane in planes) + 1e-10
         gain = power.pow((self.config.compression - 1) / 2)
-        return torch.stack([plane * gain for plane in planes], dim=3).flatten(2)
+        features = [plane * gain for plane in planes]
+        if self.envelope is not None:
+            features.append(self.envelope(power))
+        return torch.cat(features, dim=3).flatten(2)
 
     def sound(self, h: Tensor) -> Tensor:
-        """Undo `features`.  [B, T / frame_hop, C * parts * N] -> [B, C, T]."""
-        shape = (self.channels, self.parts, self.bank.n_bins)
-        planes = h.float().unflatten(2, shape).unbind(3)  # parts of [B, F, C, N]
+        """What the net says, in sound.  [B, T / frame_hop, C * (parts * N + bands)] -> [B, C, T]."""
+        n_bins = self.bank.n_bins
+        h = h.float().unflatten(2, (self.channels, -1))  # [B, F, C, parts * N + bands]
+        planes = h[..., : self.parts * n_bins].unflatten(3, (self.parts, n_bins)).unbind(3)
         if self.config.head == "polar":
             spectrum = torch.polar(planes[0].clamp(max=MAX_LOG_MAGNITUDE).exp(), planes[1])
         else:
-            power = sum(plane.square() for plane in planes) + 1e-10
-            gain = power.pow((1 / self.config.compression - 1) / 2)
+            if self.envelope is not None:
+                gain = self.envelope.gain(h[..., self.parts * n_bins :])
+            else:
+                power = sum(plane.square() for plane in planes) + 1e-10
+                gain = power.pow((1 / self.config.compression - 1) / 2)
             parts = [plane * gain for plane in planes]
             spectrum = torch.complex(*parts) if self.parts == 2 else parts[0]
         x = self.bank.inverse(spectrum.transpose(1, 2))
@@ -180,6 +207,42 @@ class SpecFrame(Autoencoder):
         reach = c.depth + c.latent_depth * c.stride
         left, right = frame_margins(c.kernel_size, c.causal)
         return left * reach, right * reach
+
+
+class Envelope(nn.Module):
+    """The log amplitude of a spectrum in mel bands, standardised, and the gain of each bin that it stands for.
+
+    Bands are hats over the bins, one at each centre, that sum to 1: the gain is linear in log amplitude between centres.
+    """
+
+    hats: Tensor  # [bands, N]
+    centre: Tensor  # [bands], the log amplitude of music: 1/f above 300 Hz
+
+    def __init__(self, n_bands: int, n_bins: int, sample_rate: int) -> None:
+        super().__init__()
+        step = sample_rate / 2 / (n_bins - 1)  # Hz from bin to bin
+        top = hz_to_mel(torch.tensor(sample_rate / 2), "htk")
+        at = mel_to_hz(torch.linspace(0, 1, n_bands) * top, "htk") / step
+        at = torch.maximum(at, torch.arange(n_bands))  # in bins; at low frequencies a bin is a band
+        bins = torch.arange(n_bins)
+        below = (torch.searchsorted(at, bins.float(), right=True) - 1).clamp(0, max(n_bands - 2, 0))
+        hats = torch.zeros(n_bands, n_bins)
+        above = (below + 1).clamp(max=n_bands - 1)
+        share = ((bins - at[below]) / (at[above] - at[below]).clamp(min=1e-6)).clamp(0, 1)
+        hats[above, bins] = share
+        hats[below, bins] += 1 - share
+        self.register_buffer("hats", hats, persistent=False)
+        self.register_buffer("centre", -2 - (1 + at * step / 300).log(), persistent=False)
+
+    def forward(self, power: Tensor) -> Tensor:
+        """|X|^2 [..., N], above 0 -> [..., bands]."""
+        level = (power @ (self.hats / self.hats.sum(1, keepdim=True)).mT).log() / 2
+        return (level - self.centre) / SPREAD
+
+    def gain(self, envelope: Tensor) -> Tensor:
+        """[..., bands] -> amplitude of each bin, [..., N]."""
+        level = (self.centre + SPREAD * envelope).clamp(max=MAX_LOG_MAGNITUDE)
+        return (level @ self.hats).exp()
 
 
 SIZES = {  # size -> width, latent width, depth, latent depth: weights at stereo 44.1 kHz
@@ -220,6 +283,7 @@ def spec_frame(
         bottleneck=GaussianConfig(latent_dim=latent_dim),
         win_length=win_length,
         frame_hop=win_length // 4,
+        bands=32 if size else 8,
         stride=4 * windows,
         width=width,
         latent_width=latent_width,
