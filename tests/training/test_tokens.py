@@ -91,7 +91,9 @@ def test_files_shorter_than_a_crop_are_trained_on_with_padding(tiny: Tiny, tmp_p
         codes = torch.randint(16, (1, frames), generator=torch.Generator().manual_seed(number))
         write_tokens(tmp_path / f"{number}.tokens", TokenFile(codes, (16,), "abc"))
     codec = {"path": "codec", "model_hash": "abc"}
-    model = resolve("token_transformer", {"size": 0, "block": 8, "codec": codec})
+    model = resolve(
+        "token_transformer", {"size": 0, "block": 8, "codec": codec, "codebook_sizes": (16,)}
+    )
     config = tokens(tiny, model=model, data=TokensData(path=str(tmp_path), segment_seconds=0.25))
     task = task_on(config)
     assert (task.data.train_batch(0, 0, range(4)).x == -1).any()

@@ -1,13 +1,16 @@
 """Tokens with a global factor that is known exactly: where a token VAE has something to put into its latent.
 
-Each sequence belongs to one of 8 classes (3 bits).  16 tokens, two of them each class's own:
+Three streams of bits; in each, a bit of the sequence's own says whether the stream tends to stay or to alternate:
 
-    every token of a sequence is, with probability 1 - noise, one of its class's own two, else any of the 16
+    x[k, 0] uniform,    x[k, n] = x[k, n-1] xor c[k] with probability 1 - noise, else uniform,    c[k] in {0, 1}
 
-Given the class, tokens are independent.  A decoder that sees one token back, L tokens long, costs at least
+Each frame by itself is uniform whatever c is: only pairs of neighbours tell it, so that an encoder does not find it at
+once.  A decoder that sees one frame back learns nothing of c from it.  L frames cost it at least
 
-    without z    log 16 + (L - 1) (H(a, b) - log 16),    p(a, b) = mean over c of p(a | c) p(b | c)      (H in nats)
-    with z       log 8 + L H(a | c),                     log 8 of it the price of the class
+    without z    3 L log 2
+    with z       6 log 2 + 3 (L - 1) H(noise / 2),     H(p) = -p log p - (1 - p) log(1 - p)
+
+nats, 3 log 2 of the second line being the price of c.
 """
 
 from __future__ import annotations
@@ -27,62 +30,50 @@ from audiovae.errors import DataError
 from audiovae.nn.noise import mix
 
 FORMAT = 1  # of the sequences; a change of what they are must raise it
-CLASSES = 8
-OWN = 2  # tokens of each class
-TOKENS = CLASSES * OWN
+STREAMS = 3  # bits of the factor, and bits in a frame
 SEQUENCES = 0x746F6B73  # sets these draws apart from others that are seeded by (seed, step, item)
 
 
 class TokenSourceData(TokenSettings):
-    """Endless sequences, each of a class."""
+    """Endless sequences of three streams of bits."""
 
     kind: Literal["token_source"] = "token_source"
-    segment_seconds: float = Field(0.5, gt=0, le=600)  # 32 tokens at the preset's rate
-    noise: float = Field(0.6, ge=0, le=1)  # share of the tokens that say nothing of the class
+    segment_seconds: float = Field(0.375, gt=0, le=600)  # 24 frames at the preset's rate
+    noise: float = Field(0.35, ge=0, le=1)  # share of the steps that are a coin's
     valid_crops: int = Field(512, ge=1)
 
 
 class BestBound(NamedTuple):
-    """Nats that a sequence costs at least, for a decoder that sees one token back."""
+    """Nats that a sequence costs at least, for a decoder that sees one frame back."""
 
     without_z: float
-    with_z: float  # log 8 for the class among them
+    with_z: float  # the 3 log 2 of the factor among them
 
 
-def best_bound(noise: float, length: int) -> BestBound:
+def best_bound(noise: float, frames: int) -> BestBound:
     """The negative ELBO that no training can beat, by the formulas above.
 
-    >>> [round(nats, 1) for nats in best_bound(0.6, 32)]
-    [86.5, 79.1]
+    >>> [round(nats, 1) for nats in best_bound(0.35, 24)]
+    [49.9, 36.2]
     """
-    p = probabilities(noise)
-    pairs = (p[:, :, None] * p[:, None, :]).mean(0)
-    first = math.log(TOKENS)
-    return BestBound(
-        without_z=first + (length - 1) * (_entropy(pairs.flatten()) - first),
-        with_z=math.log(CLASSES) + length * _entropy(p[0]),
-    )
-
-
-def probabilities(noise: float) -> Tensor:
-    """p(token | class), [8, 16] float64."""
-    p = torch.full((CLASSES, TOKENS), noise / TOKENS, dtype=torch.float64)
-    own = torch.arange(TOKENS).view(CLASSES, OWN)
-    return p.scatter_add(1, own, torch.full_like(p[:, :OWN], (1 - noise) / OWN))
+    p = torch.tensor([noise / 2, 1 - noise / 2], dtype=torch.float64)
+    bits = STREAMS * math.log(2)
+    entropy = float(torch.special.entr(p).sum())
+    return BestBound(frames * bits, 2 * bits + STREAMS * (frames - 1) * entropy)
 
 
 def open_token_source(config: TokenSourceData, spec: TokenSpec) -> TokenSource:
-    """Return the sequences.  Raises DataError for a model of other tokens than 16."""
-    if spec.codebook_sizes != (TOKENS,):
+    """Return the sequences.  Raises DataError for a model of other tokens than three bits."""
+    if spec.codebook_sizes != (2,) * STREAMS:
         raise DataError(
-            f"token_source has one codebook of {TOKENS} codes, the model has codebooks of "
-            f"{', '.join(map(str, spec.codebook_sizes))}; set model.codebook_sizes to [{TOKENS}]"
+            f"token_source has {STREAMS} codebooks of 2 codes, the model has codebooks of "
+            f"{', '.join(map(str, spec.codebook_sizes))}; set model.codebook_sizes to {[2] * STREAMS}"
         )
     return TokenSource(config, spec)
 
 
 class TokenSource:
-    """Endless sequences x [B, 1, L]; the label "class" [B] holds which of the 8."""
+    """Endless sequences x [B, 3, L]; the label "factor" [B, 3] holds c."""
 
     def __init__(self, config: TokenSourceData, spec: TokenSpec) -> None:
         self.config = config
@@ -110,25 +101,23 @@ class TokenSource:
         """One line: what there is and what its factor is worth."""
         best = best_bound(self.config.noise, self.length)
         return (
-            f"endless sequences of {self.length} tokens in {CLASSES} classes; a decoder that sees one token back needs "
-            f"{best.without_z:.1f} nats each, {best.with_z:.1f} with the class in its latent"
+            f"endless sequences of {self.length} frames of {STREAMS} bits; a decoder that sees one frame back needs "
+            f"{best.without_z:.1f} nats each, {best.with_z:.1f} with the factor in its latent"
         )
 
     def _item(self, seed: int, name: str) -> Batch:
         x, factor = sequence(seed, self.length, self.config.noise)
-        return Batch(x[None, None], None, {"class": factor[None]}, (f"token_source/{name}@0",))
+        return Batch(x[None], None, {"factor": factor[None]}, (f"token_source/{name}@0",))
 
 
 def sequence(seed: int, length: int, noise: float) -> tuple[Tensor, Tensor]:
-    """One sequence x [length] and its class [], int64."""
+    """One sequence x [3, length] and its factor c [3], int64."""
     chance = torch.Generator().manual_seed(seed)
-    factor = torch.randint(CLASSES, (), generator=chance)
-    any_of_all = torch.randint(TOKENS, (length,), generator=chance)
-    own = factor * OWN + torch.randint(OWN, (length,), generator=chance)
-    noisy = torch.rand(length, generator=chance, dtype=torch.float64) < noise
-    return torch.where(noisy, any_of_all, own), factor
-
-
-def _entropy(p: Tensor) -> float:
-    """Nats of a distribution [N]."""
-    return float(torch.special.entr(p).sum())
+    factor = torch.randint(2, (STREAMS, 1), generator=chance)
+    coins = torch.randint(2, (STREAMS, length), generator=chance)
+    tossed = torch.rand((STREAMS, length), generator=chance, dtype=torch.float64) < noise
+    tossed[:, 0] = True
+    # between two coins the steps are c: count how many since the last one
+    places = torch.arange(length).expand(STREAMS, length)
+    last = torch.where(tossed, places, 0).cummax(1).values
+    return coins.gather(1, last) ^ (factor * (places - last) & 1), factor[:, 0]

@@ -46,7 +46,9 @@ class TokenTransformerConfig(ModelConfig):
     kind: Literal["token_transformer"] = "token_transformer"
     bottleneck: GaussianConfig = GaussianConfig(latent_dim=32)
     codec: CodecReference | None = None  # None: tokens that are no sound's
-    codebook_sizes: tuple[int, ...] = Field((16,), min_length=1)  # codes of each of the K codebooks
+    codebook_sizes: tuple[int, ...] = Field(
+        (2, 2, 2), min_length=1
+    )  # codes of each of the K codebooks
     token_hop: int = Field(250, ge=1)  # samples that one frame of tokens stands for
     block: int = Field(16, ge=1)  # N, frames of tokens that one latent frame stands for
     width: int = Field(256, ge=2)  # W
