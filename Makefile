@@ -5,7 +5,7 @@ PY ?= python3
 V := .venv/bin
 PIP := $(V)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 PYTEST := $(V)/python -m pytest -q -n 2 --timeout 600
-BENCHMARKS := code_speed train_step quality_per_minute
+BENCHMARKS := code_speed train_step codebook_search wave_sampling token_collapse hierarchy quality_per_minute
 .DEFAULT_GOAL := demo
 .DELETE_ON_ERROR:
 
@@ -22,6 +22,7 @@ $(V)/python:
 
 .venv/.test: .venv/.run
 	$(PIP) -e '.[train,plot,data,interop,dev]'
+	$(PIP) --no-deps encodec descript-audio-codec  # torchaudio and audiotools, needed for files only, stay out
 	@if command -v c++ >/dev/null && $(PIP) -e '.[perceptual]'; then :; else \
 	  echo "pesq and ViSQOL are left out, they are compiled: apt-get install g++ python3-dev, then make again"; fi
 	@touch $@

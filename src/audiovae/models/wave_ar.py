@@ -214,7 +214,9 @@ class Speaker:
         shape = (z.shape[-1] * self.model.hop_length, UNIFORMS)
         drawn = [torch.rand(shape, dtype=torch.float64, generator=g) for g in self.generators]
         with torch.autocast(z.device.type, enabled=False):
-            condition = self.model.condition(z.float())  # [B, C, F]
+            # one by one: a batch's convolution may round otherwise, and what is drawn would drift apart
+            said = [self.model.condition(item) for item in z.float().split(1)]
+            condition = torch.cat(said)  # [B, C, F]
         return self.voice.draw(condition, torch.stack(drawn), self.temperature)
 
 
