@@ -6,13 +6,14 @@ leave the machine alone. A run is a folder in the cache that can be stopped and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from _music import fetch
 from _timing import paragraph, write_page
+from torch import Tensor
 
 import audiovae
 from audiovae.data import FolderData, open_dataset
@@ -79,14 +80,21 @@ def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, 
     }
 
 
-@torch.no_grad()
 def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, float]:
-    """The mean of each metric over clips that no training has seen, coded by the posterior's mean."""
+    """The mean of each metric over clips of music that no training has seen."""
     data = open_dataset(
         music(CLIP_SECONDS, CLIPS), sample_rate=model.sample_rate, channels=model.channels
     )
+    return mean_scores(model, (batch.x for batch in data.valid_batches(1)), metrics)
+
+
+@torch.no_grad()
+def mean_scores(
+    model: Autoencoder, clips: Iterable[Tensor], metrics: tuple[str, ...]
+) -> dict[str, float]:
+    """The mean of each metric over clips [B, C, T], coded by the posterior's mean or in codes."""
     rows = []
-    for batch in data.valid_batches(1):
-        x_hat = model.decode(model.encode(batch.x).z, batch.x.shape[-1])
-        rows.append(score(batch.x, x_hat, model.sample_rate, metrics))
+    for x in clips:
+        x_hat = model.decode(model.encode(x).z, x.shape[-1])
+        rows.append(score(x, x_hat, model.sample_rate, metrics))
     return {name: sum(row[name] for row in rows) / len(rows) for name in metrics}

@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiovae.audio.mel import hz_to_mel, mel_to_hz
 from audiovae.audio.stereo import left_right, mid_side
@@ -154,14 +155,14 @@ class SpecFrame(Autoencoder):
     def features(self, x: Tensor) -> Tensor:
         """What the net sees of mid and side.  [B, C, T] -> [B, T / frame_hop, C * (parts * N + bands)]."""
         x = mid_side(x) if self.channels == 2 else x
-        spectrum = self.bank(x).transpose(1, 2)  # [B, F, C, N]
+        spectrum = self.bank(x)  # [B, C, F, N]
         planes = [spectrum.real, spectrum.imag] if self.parts == 2 else [spectrum]
         power = sum(plane.square() for plane in planes) + 1e-10
         gain = power.pow((self.config.compression - 1) / 2)
         features = [plane * gain for plane in planes]
         if self.envelope is not None:
             features.append(self.envelope(power))
-        return torch.cat(features, dim=3).flatten(2)
+        return torch.cat(features, dim=3).transpose(1, 2).flatten(2)
 
     def sound(self, h: Tensor) -> Tensor:
         """What the net says, in sound.  [B, T / frame_hop, C * (parts * N + bands)] -> [B, C, T]."""
@@ -236,13 +237,16 @@ class Envelope(nn.Module):
 
     def forward(self, power: Tensor) -> Tensor:
         """|X|^2 [..., N], above 0 -> [..., bands]."""
-        level = (power @ (self.hats / self.hats.sum(1, keepdim=True)).mT).log() / 2
+        weights = self.hats / self.hats.sum(1, keepdim=True)
+        with torch.autocast(power.device.type, enabled=False):  # bf16 would be wrong by decibels
+            level = functional.linear(power, weights).log() / 2
         return (level - self.centre) / SPREAD
 
     def gain(self, envelope: Tensor) -> Tensor:
         """[..., bands] -> amplitude of each bin, [..., N]."""
         level = (self.centre + SPREAD * envelope).clamp(max=MAX_LOG_MAGNITUDE)
-        return (level @ self.hats).exp()
+        with torch.autocast(level.device.type, enabled=False):
+            return functional.linear(level, self.hats.mT).exp()
 
 
 SIZES = {  # size -> width, latent width, depth, latent depth: weights at stereo 44.1 kHz

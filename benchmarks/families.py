@@ -1,0 +1,150 @@
+"""Every family side by side: the same notes, the same minutes, the same held-out clips.
+
+    python benchmarks/families.py [--minutes 15] [--rows spec_frame oobleck ...]
+
+Instrument notes at 24 kHz mono. Families with a continuous latent have about 3,000 numbers a second, those with codes
+about 6 kbit/s, where their form lets them; the published nets are narrowed to what a CPU can train in minutes. Each is
+trained with its own default objective and no discriminator. `bits_s` is the KL, as a rate, of a continuous latent and the
+size of the packed codes of a discrete one; `used` the share of dimensions that are active, or of codes that occur;
+`coding` times real time, encoding and decoding on one thread. A benchmark that was stopped goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from _quality import PARTS, mean_scores, page, run_folder, trained
+from torch import Tensor
+
+from audiovae.data import open_dataset
+from audiovae.data.notes import NotesData
+from audiovae.evaluation.report import ResultsFile
+from audiovae.models import Autoencoder, resolve
+from audiovae.training.config import OptimizerConfig, RunRecord, TrainConfig
+from audiovae.training.diagnostics import CodesMeter, LatentMeter
+
+METRICS = ("mel", "stft", "visqol")
+HELD_OUT = NotesData(valid_crops=64)
+MONO_24K = {"sample_rate": 24_000, "channels": 1}
+AT_47_HZ = {"strides": (2, 4, 8, 8)}  # a latent frame for 512 samples
+CODES = {"bottleneck.latent_dim": 64, "bottleneck.codebook_size": 1024}
+
+ROWS: dict[str, tuple[str, dict[str, Any], float]] = {  # name: preset, options, learning rate
+    "spec_frame": ("spec_frame", MONO_24K, 1e-3),
+    "spec_frame, causal": ("spec_frame", MONO_24K | {"causal": True}, 1e-3),
+    "spec_frame, 1 VQ": ("spec_frame", MONO_24K | CODES | {"bottleneck.kind": "vq"}, 1e-3),
+    "spec_frame, 1 VQ, rotation trick": (
+        "spec_frame",
+        MONO_24K | CODES | {"bottleneck.kind": "vq", "bottleneck.gradient": "rotation"},
+        1e-3,
+    ),
+    "spec_frame, 12 RVQ": (
+        "spec_frame",
+        MONO_24K | CODES | {"bottleneck.kind": "rvq", "bottleneck.n_codebooks": 12},
+        1e-3,
+    ),
+    "spec_frame, 12 FSQ": (
+        "spec_frame",
+        MONO_24K | {"bottleneck.kind": "fsq", "bottleneck.n_codebooks": 12},
+        1e-3,
+    ),
+    "hierarchy": ("hierarchy", MONO_24K, 1e-3),
+    "spec_conv": ("spec_conv", MONO_24K, 1e-3),
+    "oobleck / 8": (
+        "oobleck",
+        MONO_24K | {"width": 16, "multiples": (1, 2, 4, 8)} | AT_47_HZ,
+        5e-4,
+    ),
+    "rave_v2 / 4": ("rave_v2", {"size": 1, "sample_rate": 24_000}, 5e-4),
+    "dac_24k / 8": ("dac_24k", {"size": 1, "n_codebooks": 8}, 5e-4),
+    "encodec_24k / 4": ("encodec_24k", {"size": 2, "n_codebooks": 8}, 5e-4),
+    "jukebox / 2": ("jukebox", {"size": 1, "sample_rate": 24_000}, 3e-4),
+    "wave_vae": ("wave_vae", {"size": 1}, 1e-3),
+}
+
+
+def config_of(row: str, minutes: float) -> TrainConfig:
+    """The training of a row."""
+    preset, options, learning_rate = ROWS[row]
+    return TrainConfig(
+        model=resolve(preset, options),
+        data=NotesData(),
+        optimizer=OptimizerConfig(learning_rate=learning_rate),
+        minutes=minutes,
+        batch_size=8,
+        tensorboard=False,
+    )
+
+
+def train_and_score(config: TrainConfig) -> dict[str, Any]:
+    """Train (or find done) the run of a config and say what the model is worth."""
+    model = trained(config)
+    held_out = open_dataset(HELD_OUT, sample_rate=model.sample_rate, channels=model.channels)
+    clips = [batch.x for batch in held_out.valid_batches(1)]
+    record = RunRecord.read(run_folder(config))
+    return {
+        "weights_m": sum(p.numel() for p in model.parameters()) / 1e6,
+        "steps": record.total_steps if record else None,
+        **mean_scores(model, clips, METRICS),
+        **use_of_latent(model, clips),
+        "coding": speed(model, torch.cat(clips, dim=-1)),
+    }
+
+
+@torch.no_grad()
+def use_of_latent(model: Autoencoder, clips: Sequence[Tensor]) -> dict[str, float]:
+    """The rate of the latent over clips [1, C, T], and the share of it that is in use."""
+    if model.codebook_sizes:
+        codes = CodesMeter(model.codebook_sizes)
+        for x in clips:
+            codes.update(model.encode(x).codes, x.shape[-1] / model.sample_rate)
+        there = sum(map(sum, model.codebook_sizes))
+        return {"bits_s": codes.bits_per_second, "used": codes.used_units / there}
+    meter = LatentMeter(model.latent_dim, model.frame_rate)
+    for x in clips:
+        moments = model.encode(x).moments
+        assert moments is not None
+        meter.update(*moments)
+    return {"bits_s": meter.bits_per_second, "used": meter.active_units / model.latent_dim}
+
+
+@torch.no_grad()
+def speed(model: Autoencoder, x: Tensor) -> float:
+    """Seconds of sound encoded and decoded in a CPU second on one thread; the best of three."""
+    x = x[..., : 10 * model.sample_rate]
+    threads, best = torch.get_num_threads(), math.inf
+    torch.set_num_threads(1)
+    try:
+        for _ in range(3):
+            start = time.process_time()
+            model.decode(model.encode(x).z, x.shape[-1])
+            best = min(best, time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return x.shape[-1] / model.sample_rate / best
+
+
+def main() -> None:
+    """Train what is missing, write the page, print it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/families.json"))
+    options = parser.parse_args()
+    results = ResultsFile(options.out)
+    for row in options.rows:
+        config = config_of(row, options.minutes)
+        parts = config.model_dump(mode="json", include=set(PARTS))
+        key = {"row": row, "minutes": options.minutes, **parts}
+        results.row(key, lambda config=config: train_and_score(config))  # type: ignore[misc]
+    print(page(results, "Every family side by side", __doc__))
+
+
+if __name__ == "__main__":
+    main()
