@@ -15,6 +15,7 @@ from audiovae.api.latent import hash_of
 from audiovae.api.opening import computing, open_model
 from audiovae.api.parameters import AnyModel, DataChoice, Device, Threads
 from audiovae.api.shell import Choice, Shell
+from audiovae.checkpoint import load
 from audiovae.config import Config
 from audiovae.data import open_dataset
 from audiovae.errors import ConfigError, LatentError
@@ -96,7 +97,7 @@ def _described(model: Any) -> Autoencoder:
     if isinstance(model, Autoencoder):
         return model
     if isinstance(model, Path) or (isinstance(model, str) and model not in PRESETS):
-        return open_model(model, "cpu")
+        return load(model)
     with torch.device("meta"):
         return build(model_config(model))
 
