@@ -65,9 +65,7 @@ OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0, "spectrogram": 5
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
 _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million either way
-Named = Literal[
-    "spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram"
-]
+Named = Literal["spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram"]
 
 
 class ObjectiveConfig(Config):
