@@ -104,8 +104,8 @@ def decode(
 ) -> Sound | Path:
     """Turn a latent back into a sound.
 
-    Of codes any number of the coarse ones will do. The sound has the rate, the channels and the length of the sound that was encoded. Without `out` it is returned, with
-    `out` it is written and the path is returned.
+    It has the rate, the channels and the length of the sound that was encoded. Of codes any number of the coarse ones
+    will do. Without `out` the sound is returned, with `out` it is written and the path is returned.
     """
     if out is not None:
         expect_free(Path(out), force=force)

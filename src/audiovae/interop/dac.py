@@ -26,14 +26,10 @@ from audiovae.interop.keymap import (
     spell,
     unfold_weight_norm,
 )
+from audiovae.interop.waveform_names import CONV, waveform_modules
 from audiovae.models.dac import DAC, DACConfig, dac_bottleneck
 from audiovae.nn.waveform_stages import DILATIONS
 
-CONV = (
-    ("weight_g", "parametrizations.weight.original0"),
-    ("weight_v", "parametrizations.weight.original1"),
-    ("bias", "bias"),
-)
 SNAKE = (("alpha", "alpha"),)
 CODEBOOK = (("weight", "vectors"),)
 TRAINING_ONLY = (".codebook.counts", ".codebook.sums", ".codebook.initialised")  # of ours
@@ -44,27 +40,7 @@ QUANTIZERS = (  # the same names in both
     ("quantizer.quantizers.{k}.out_proj", "bottleneck.layers.{k}.output", CONV),
     ("quantizer.quantizers.{k}.codebook", "bottleneck.layers.{k}.codebook", CODEBOOK),
 )
-TRANSFORMERS = (
-    ("encoder.conv1", "encoder.first", CONV),
-    ("encoder.block.{i}.res_unit{j1}.snake1", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("encoder.block.{i}.res_unit{j1}.conv1", "encoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("encoder.block.{i}.res_unit{j1}.snake2", "encoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("encoder.block.{i}.res_unit{j1}.conv2", "encoder.stages.{i}.units.{j}.branch.3", CONV),
-    ("encoder.block.{i}.snake1", "encoder.stages.{i}.snake", SNAKE),
-    ("encoder.block.{i}.conv1", "encoder.stages.{i}.resample", CONV),
-    ("encoder.snake1", "encoder.snake", SNAKE),
-    ("encoder.conv2", "encoder.last", CONV),
-    *QUANTIZERS,
-    ("decoder.conv1", "decoder.first", CONV),
-    ("decoder.block.{i}.snake1", "decoder.stages.{i}.snake", SNAKE),
-    ("decoder.block.{i}.conv_t1", "decoder.stages.{i}.resample", CONV),
-    ("decoder.block.{i}.res_unit{j1}.snake1", "decoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("decoder.block.{i}.res_unit{j1}.conv1", "decoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("decoder.block.{i}.res_unit{j1}.snake2", "decoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("decoder.block.{i}.res_unit{j1}.conv2", "decoder.stages.{i}.units.{j}.branch.3", CONV),
-    ("decoder.snake1", "decoder.snake", SNAKE),
-    ("decoder.conv2", "decoder.last", CONV),
-)
+TRANSFORMERS = (*waveform_modules(SNAKE, CONV), *QUANTIZERS)
 ORIGINAL = (
     ("encoder.block.0", "encoder.first", CONV),
     ("encoder.block.{i1}.block.{j}.block.0", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),

@@ -18,38 +18,14 @@ from audiovae.bottlenecks import GaussianConfig
 from audiovae.config import parse
 from audiovae.errors import ConfigError
 from audiovae.interop.keymap import Modules, new_weight_norm, old_weight_norm, rename, spell
+from audiovae.interop.waveform_names import CONV, waveform_modules
 from audiovae.models.oobleck import Oobleck, OobleckConfig
 from audiovae.nn.waveform_stages import DILATIONS
 
-CONV = (
-    ("weight_g", "parametrizations.weight.original0"),
-    ("weight_v", "parametrizations.weight.original1"),
-    ("bias", "bias"),
-)
 SNAKE = (("alpha", "log_alpha"), ("beta", "log_beta"))
 
 # theirs, ours, what it is; keymap.spell says what the places in braces count
-MODULES = (
-    ("encoder.conv1", "encoder.first", CONV),
-    ("encoder.block.{i}.res_unit{j1}.snake1", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("encoder.block.{i}.res_unit{j1}.conv1", "encoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("encoder.block.{i}.res_unit{j1}.snake2", "encoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("encoder.block.{i}.res_unit{j1}.conv2", "encoder.stages.{i}.units.{j}.branch.3", CONV),
-    ("encoder.block.{i}.snake1", "encoder.stages.{i}.snake", SNAKE),
-    ("encoder.block.{i}.conv1", "encoder.stages.{i}.resample", CONV),
-    ("encoder.snake1", "encoder.snake", SNAKE),
-    ("encoder.conv2", "encoder.last", CONV),
-    ("decoder.conv1", "decoder.first", CONV),
-    ("decoder.block.{i}.snake1", "decoder.stages.{i}.snake", SNAKE),
-    ("decoder.block.{i}.conv_t1", "decoder.stages.{i}.resample", CONV),
-    ("decoder.block.{i}.res_unit{j1}.snake1", "decoder.stages.{i}.units.{j}.branch.0", SNAKE),
-    ("decoder.block.{i}.res_unit{j1}.conv1", "decoder.stages.{i}.units.{j}.branch.1", CONV),
-    ("decoder.block.{i}.res_unit{j1}.snake2", "decoder.stages.{i}.units.{j}.branch.2", SNAKE),
-    ("decoder.block.{i}.res_unit{j1}.conv2", "decoder.stages.{i}.units.{j}.branch.3", CONV),
-    ("decoder.snake1", "decoder.snake", SNAKE),
-    ("decoder.conv2", "decoder.last", CONV[:2]),  # no bias
-)
-
+MODULES = waveform_modules(SNAKE, CONV[:2])  # the last has no bias
 TOOLS_MODULES = (  # stable-audio-tools
     ("encoder.layers.0", "encoder.first", CONV),
     ("encoder.layers.{i1}.layers.{j}.layers.0", "encoder.stages.{i}.units.{j}.branch.0", SNAKE),

@@ -5,8 +5,8 @@
 
 Waveform nets spend most of their arithmetic at or next to the audio rate; here a second of stereo sound is 172 frames.
 The envelope, a log amplitude in each of 32 mel bands, is given to the encoder and multiplies what the decoder says:
-gain and shape apart, as CELT codes them (Valin et al. 2010). A net that has to find the envelope by itself needs many
-times the steps to the same mel distance (benchmarks/front_end.py). The compression X |X|^(p - 1) (p = 1/3) brings loud
+gain and shape apart, as CELT codes them (Valin et al. 2010); benchmarks/front_end.py sets it beside nets that have to
+find the envelope by themselves. The compression X |X|^(p - 1) (p = 1/3) brings loud
 and soft bins to one scale (Braun & Tashev 2021 train on it). Kin: Vocos (Siuzdak 2024) for the head, MDCTCodec (Jiang
 et al. 2024) for the frame-rate blocks.
 """
@@ -126,7 +126,7 @@ class SpecFrame(Autoencoder):
 
     @torch.no_grad()
     def _begin_at_the_centre(self) -> None:
-        """Let the decoder begin with the envelope of music as such: behind a random one no phase is learned."""
+        """Let the decoder begin with the envelope of music as such, so that its shapes are heard at the right level."""
         for parameter in (self.speak.weight, self.speak.bias):
             parameter.unflatten(0, (self.channels, -1))[:, -self.config.bands :] = 0
 
