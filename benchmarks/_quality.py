@@ -48,9 +48,9 @@ def page(results: ResultsFile, title: str, doc: str | None) -> str:
     return write_page(results, title, paragraph(doc), rows, threads=torch.get_num_threads())
 
 
-def music(segment_seconds: float, valid_crops: int = 16) -> FolderData:
+def music(**settings: Any) -> FolderData:
     """The benchmark's music, as training reads it."""
-    return FolderData(path=str(fetch()), segment_seconds=segment_seconds, valid_crops=valid_crops)
+    return FolderData(path=str(fetch()), **({"valid_crops": 16} | settings))
 
 
 def trained(config: TrainConfig) -> Autoencoder:
@@ -83,7 +83,9 @@ def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, 
 def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, float]:
     """The mean of each metric over clips of music that no training has seen."""
     data = open_dataset(
-        music(CLIP_SECONDS, CLIPS), sample_rate=model.sample_rate, channels=model.channels
+        music(valid_seconds=CLIP_SECONDS, valid_crops=CLIPS),
+        sample_rate=model.sample_rate,
+        channels=model.channels,
     )
     return mean_scores(model, (batch.x for batch in data.valid_batches(1)), metrics)
 

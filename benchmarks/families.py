@@ -77,7 +77,6 @@ def config_of(row: str, minutes: float) -> TrainConfig:
         data=NotesData(),
         optimizer=OptimizerConfig(learning_rate=learning_rate),
         minutes=minutes,
-        batch_size=8,
         tensorboard=False,
     )
 

@@ -51,7 +51,7 @@ def main() -> None:
         name: TrainConfig(
             model=resolve("spec_frame", model),
             objective=ObjectiveConfig(**objective),
-            data=music(1.5),
+            data=music(),
             minutes=options.minutes,
             tensorboard=False,
         )

@@ -37,7 +37,6 @@ def config_of(minutes: float, size: int) -> TrainConfig:
         model=resolve("hierarchy", options),
         data=NotesData(),
         minutes=minutes,
-        batch_size=8,
         tensorboard=False,
     )
 

@@ -29,9 +29,9 @@ DAC_WIDTHS = {
 }
 
 ROWS = {  # name: preset, options, sounds in a batch, seconds of each, learning rate
-    "spec_frame": ("spec_frame", {}, 4, 1.5, 1e-3),
+    "spec_frame": ("spec_frame", {}, 16, 0.375, 1e-3),
     "oobleck": ("oobleck", AT_43_HZ, 2, 0.4, 1.5e-4),
-    "oobleck_narrow": ("oobleck", AT_43_HZ | {"width": 12}, 4, 1.5, 5e-4),
+    "oobleck_narrow": ("oobleck", AT_43_HZ | {"width": 12}, 16, 0.375, 5e-4),
     "dac_vae": ("oobleck", DAC_WIDTHS, 2, 0.4, 1e-4),
 }
 
@@ -41,7 +41,7 @@ def config_of(row: str, minutes: float) -> TrainConfig:
     preset, options, batch_size, segment_seconds, learning_rate = ROWS[row]
     return TrainConfig(
         model=resolve(preset, options),
-        data=music(segment_seconds),
+        data=music(segment_seconds=segment_seconds),
         optimizer=OptimizerConfig(learning_rate=learning_rate),
         minutes=minutes,
         batch_size=batch_size,

@@ -31,7 +31,10 @@ def ramp(seconds: float, base: float) -> np.ndarray:
 
 def opened(folder: Path, *, channels: int = 1, multiple_of: int = 1, **settings: object) -> Dataset:
     """The folder with crops of a tenth of a second and nothing changed in them."""
-    config = FolderData(path=str(folder), **{"segment_seconds": 0.1, "augment": PLAIN} | settings)
+    config = FolderData(
+        path=str(folder),
+        **{"segment_seconds": 0.1, "valid_seconds": 0.1, "augment": PLAIN} | settings,
+    )
     return open_dataset(config, sample_rate=RATE, channels=channels, multiple_of=multiple_of)
 
 
@@ -117,10 +120,10 @@ def test_only_silence_left_ends_within_the_bound(tmp_path: Path) -> None:
 
 def test_crops_have_the_models_rate_width_and_multiple(tmp_path: Path) -> None:
     many(tmp_path, 3)
-    config = FolderData(path=str(tmp_path), segment_seconds=0.1)
+    config = FolderData(path=str(tmp_path), segment_seconds=0.1, valid_seconds=0.2)
     data = open_dataset(config, sample_rate=24_000, channels=2, multiple_of=512)
     assert data.train_batch(0, 0, range(2)).x.shape == (2, 2, 2_560)
-    assert next(iter(data.valid_batches(2))).x.shape == (2, 2, 2_560)
+    assert next(iter(data.valid_batches(2))).x.shape == (2, 2, 5_120)
 
 
 def test_the_fingerprint_follows_sounds_and_settings_and_not_the_place(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_clip_model_takes_its_length_and_no_other() -> None:
     assert model(noise(2, 1, 400)).x_hat.shape == (2, 1, 400)
     expected = (
         r"clips of exactly 400 samples \(0\.05 s at 8000 Hz\), got {}; cut or pad the sound to that length "
-        r"\(in training: set data\.segment_seconds to 0\.05\), or use a model without clip_seconds"
+        r"\(in training: set data\.segment_seconds and data\.valid_seconds to 0\.05\), or use a model without clip_seconds"
     )
     for length in (1, 399, 401, 800):
         with pytest.raises(AudioError, match=expected.format(length)):
@@ -285,7 +285,9 @@ def test_a_clip_model_is_trained_on_clips_and_reconstructs_clips(tmp_path: Path)
     assert audiovae.reconstruct(model, noise(1, 400), sample_rate=RATE).samples.shape == (1, 400)
     with pytest.raises(AudioError, match="exactly 400 samples"):
         audiovae.reconstruct(model, noise(1, 700), sample_rate=RATE)
-    with pytest.raises(AudioError, match=r"got 800; .* set data\.segment_seconds to 0\.05"):
+    with pytest.raises(
+        AudioError, match=r"got 800; .* set data\.segment_seconds and data\.valid_seconds to 0\.05"
+    ):
         trained(tmp_path / "longer", 0.1, **CLIP)
 
 

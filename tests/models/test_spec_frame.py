@@ -125,12 +125,12 @@ def test_gain_times_shape_is_the_sound():
     model = tiny()
     x = noise(2, 2, 10 * model.hop_length)
     n_bins, bands = model.bank.n_bins, model.config.bands
-    features = model.features(x).unflatten(2, (2, -1))  # [B, F, C, 2 N + bands]
+    features = model.features(x).unflatten(2, (2, -1)).transpose(1, 2)  # [B, C, F, 2 N + bands]
     envelope = features[..., 2 * n_bins :]
-    spectrum = model.bank(mid_side(x)).transpose(1, 2)
+    spectrum = model.bank(mid_side(x))
     gain = model.envelope.gain(envelope)
     shape = [plane / gain for plane in (spectrum.real, spectrum.imag)]
-    said = torch.cat([*shape, envelope], dim=3).flatten(2)
+    said = torch.cat([*shape, envelope], dim=3).transpose(1, 2).flatten(2)
     torch.testing.assert_close(model.sound(said), x, rtol=0, atol=1e-5)
     # and the gain is the spectrum's level: shape is about 1 in each band
     loudness = torch.stack(shape).square().sum(0) @ model.envelope.hats.mT
@@ -153,16 +153,49 @@ def test_bands_of_the_envelope_share_every_bin(bands, n_bins):
     assert (envelope.hats >= 0).all()
     torch.testing.assert_close(envelope.hats.sum(0), torch.ones(n_bins))
     assert (envelope.hats.sum(1) >= 1 - 1e-4).all()  # none is empty
-    flat = envelope.gain(envelope(torch.full((1, n_bins), 0.04)))
-    torch.testing.assert_close(flat, torch.full((1, n_bins), 0.2))
+    flat = envelope.gain(envelope(torch.full((1, 1, n_bins), 0.04)))
+    torch.testing.assert_close(flat, torch.full((1, 1, n_bins), 0.2))
 
 
 @torch.no_grad()
 def test_a_louder_sound_has_a_higher_envelope_and_the_gain_undoes_it():
     envelope = Envelope(32, 513, 44_100)
-    power = 0.1 + torch.rand(3, 513, generator=torch.Generator().manual_seed(0))
+    power = 0.1 + torch.rand(1, 3, 513, generator=torch.Generator().manual_seed(0))
     quiet, loud = envelope.gain(envelope(power)), envelope.gain(envelope(100 * power))
     torch.testing.assert_close(loud, 10 * quiet)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, 2])
+def test_calibration_standardises_the_envelope_of_each_channel(channels):
+    model = tiny(channels=channels)
+    hop = model.hop_length
+    sounds = [0.01 * (1 + i) * noise(4, channels, 40 * hop) for i in range(3)]
+    model.calibrate(iter(sounds))
+    bands = model.config.bands
+    features = torch.cat([model.features(x) for x in sounds]).unflatten(2, (channels, -1))
+    envelope = features[..., -bands:].flatten(0, 1)
+    torch.testing.assert_close(envelope.mean(0), torch.zeros(channels, bands), rtol=0, atol=1e-4)
+    assert (envelope.std(0) <= 1 + 1e-4).all()  # less where a band hardly changes
+    power = model.spectrum(sounds[0])[1]
+    fresh = tiny(channels=channels).envelope
+    torch.testing.assert_close(
+        model.envelope.gain(model.envelope(power)), fresh.gain(fresh(power)), rtol=1e-4, atol=0
+    )
+
+
+@torch.no_grad()
+def test_calibration_copes_with_an_empty_side_channel_and_leaves_out_what_is_not_finite():
+    model = tiny()
+    mono = noise(2, 1, 20 * model.hop_length).repeat(1, 2, 1)
+    model.calibrate([mono])
+    assert (model.envelope.spread >= 0.5).all()
+    assert model(mono).x_hat.isfinite().all()
+    clean = model.envelope.centre.clone()
+    model.calibrate([mono, torch.full_like(mono, torch.nan)])
+    assert torch.equal(model.envelope.centre, clean)
+    model.calibrate([torch.full_like(mono, torch.inf)])
+    assert torch.equal(model.envelope.centre, clean)
 
 
 def test_presets_are_what_the_issue_asks_for():

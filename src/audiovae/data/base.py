@@ -19,7 +19,8 @@ from audiovae.config import Config
 class DataSettings(Config):
     """The part of a data set's config that every kind has; each kind has its own default length."""
 
-    segment_seconds: float = Field(1.5, gt=0, le=600)  # length of one crop
+    # length of a training crop; many short ones in a batch teach more than few long ones
+    segment_seconds: float = Field(0.375, gt=0, le=600)
 
 
 class Batch(NamedTuple):
@@ -52,13 +53,13 @@ class Dataset(Protocol):
         ...
 
 
-def crop_length(settings: DataSettings, sample_rate: int, multiple_of: int = 1) -> int:
-    """Samples in a crop of `segment_seconds`, rounded up to a multiple (a model's hop).
+def crop_length(seconds: float, sample_rate: int, multiple_of: int = 1) -> int:
+    """Samples in a crop of so many seconds, rounded up to a multiple (a model's hop).
 
-    >>> crop_length(DataSettings(segment_seconds=1.0), 24_000, 512)
+    >>> crop_length(1.0, 24_000, 512)
     24064
     """
-    samples = max(1, round(settings.segment_seconds * sample_rate))
+    samples = max(1, round(seconds * sample_rate))
     return -(-samples // multiple_of) * multiple_of
 
 

@@ -28,10 +28,10 @@ class FolderData(DataSettings):
     kind: Literal["folder"] = "folder"
     path: str  # the folder
     valid: str | None = None  # a folder to validate on, instead of a part of the first
-    segment_seconds: float = Field(1.5, gt=0, le=600)
     minimum_seconds: float = Field(MINIMUM_SECONDS, ge=0)  # shorter files are not used
     silence_db: float = Field(SILENCE_DB, le=0)  # crops with a lower RMS are drawn again
     silent_draws: int = Field(8, ge=1)  # at most; then the loudest of them is taken
+    valid_seconds: float = Field(1.5, gt=0, le=600)  # length of a validation crop
     valid_crops: int = Field(64, ge=1)  # at most
     augment: Augment = Augment()
 
@@ -71,7 +71,8 @@ class FolderDataset:
         manifest: Manifest,
     ) -> None:
         self.settings, self.sample_rate, self.channels = settings, sample_rate, channels
-        self.length = crop_length(settings, sample_rate, multiple_of)  # T
+        self.length = crop_length(settings.segment_seconds, sample_rate, multiple_of)  # T
+        self.valid_length = crop_length(settings.valid_seconds, sample_rate, multiple_of)
         self.manifest = manifest
         expect_usable(self.manifest)
         self.train = Timeline(sections(self.manifest, "train"))
@@ -82,7 +83,7 @@ class FolderDataset:
         """A hash of the manifest and of the settings that shape a crop; folder names are no part."""
         shape = self.settings.model_dump_json(exclude={"path", "valid"})
         facts = f"{self.manifest.fingerprint} {shape} {self.sample_rate} {self.channels}"
-        return hashlib.sha256(f"{facts} {self.length}".encode()).hexdigest()
+        return hashlib.sha256(f"{facts} {self.length} {self.valid_length}".encode()).hexdigest()
 
     def train_batch(self, seed: int, step: int, items: range) -> Batch:
         """The items of a step, augmented; x [B, C, T]."""
@@ -90,9 +91,13 @@ class FolderDataset:
 
     def valid_batches(self, batch_size: int) -> Iterator[Batch]:
         """The validation crops, as they are, evenly over the validation files."""
-        positions = self.valid.spread(self.settings.valid_crops, self.length / self.sample_rate)
+        positions = self.valid.spread(
+            self.settings.valid_crops, self.valid_length / self.sample_rate
+        )
         for first in range(0, len(positions), batch_size):
-            yield stack([self._cut(at) for at in positions[first : first + batch_size]])
+            yield stack(
+                [self._cut(at, self.valid_length) for at in positions[first : first + batch_size]]
+            )
 
     def describe(self) -> str:
         """One line for people: how many files, how long, how they are split."""
@@ -103,7 +108,7 @@ class FolderDataset:
         seconds, floor = self.length / self.sample_rate, amplitude(self.settings.silence_db)
         best, loudest = None, -1.0
         for _ in range(self.settings.silent_draws):
-            drawn = self._cut(self.train.at(rng.random(), rng.random(), seconds))
+            drawn = self._cut(self.train.at(rng.random(), rng.random(), seconds), self.length)
             if (level := rms(drawn.x)) > loudest:
                 best, loudest = drawn, level
             if loudest >= floor:
@@ -112,10 +117,10 @@ class FolderDataset:
         x = augment(best.x[0], self.sample_rate, self.settings.augment, rng)
         return best._replace(x=x[None])
 
-    def _cut(self, position: Position) -> Batch:
+    def _cut(self, position: Position, length: int) -> Batch:
         """One crop as a batch of one."""
-        x, sound = cut(position, self.length, self.sample_rate, self.channels)
-        mask = None if sound == self.length else (torch.arange(self.length) < sound)[None]
+        x, sound = cut(position, length, self.sample_rate, self.channels)
+        mask = None if sound == length else (torch.arange(length) < sound)[None]
         section = position.section
         source = f"{shown(section.path)}@{position.start / section.sample_rate:.3f}"
         return Batch(x[None], mask, {}, (source,))

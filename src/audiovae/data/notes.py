@@ -64,6 +64,7 @@ class NotesData(DataSettings):
     hold_seconds: float = Field(1.25, gt=0, le=60)  # from note-on to note-off
     release_seconds: float = Field(0.5, ge=0, le=60)
     valid_share: float = Field(0.05, gt=0, le=0.5)  # of the (program, pitch) pairs
+    valid_seconds: float = Field(1.5, gt=0, le=600)  # length of a validation crop
     valid_crops: int = Field(64, ge=1)  # at most; the other held-out notes are not used
     augment: Augment = Augment()
 
@@ -122,16 +123,23 @@ def open_notes(
         channels=channels,
     )
     notes = rendered(config.soundfont or default_soundfont(), rendering)
-    return NotesDataset(config, notes, crop_length(config, sample_rate, multiple_of))
+    return NotesDataset(
+        config,
+        notes,
+        length=crop_length(config.segment_seconds, sample_rate, multiple_of),
+        valid_length=crop_length(config.valid_seconds, sample_rate, multiple_of),
+    )
 
 
 class NotesDataset:
     """Crops of rendered notes; labels are program, pitch, velocity and family, int64 [B] each."""
 
-    def __init__(self, config: NotesData, notes: RenderedNotes, length: int) -> None:
+    def __init__(
+        self, config: NotesData, notes: RenderedNotes, *, length: int, valid_length: int
+    ) -> None:
         self.config = config
         self.notes = notes
-        self.length = length  # T of a crop
+        self.length, self.valid_length = length, valid_length  # T of a crop
         self.sample_rate: int = notes.about["settings"]["sample_rate"]
         self.channels: int = notes.about["settings"]["channels"]
         held_out = _held_out(notes.table, config.valid_share)
@@ -152,7 +160,7 @@ class NotesDataset:
         """A hash of the rendered samples and of the settings that shape a crop."""
         shape = self.config.model_dump_json(exclude={"soundfont"})
         text = f"{self.notes.about['sha256']} {shape} {self.sample_rate} {self.channels}"
-        return hashlib.sha256(f"{text} {self.length}".encode()).hexdigest()
+        return hashlib.sha256(f"{text} {self.length} {self.valid_length}".encode()).hexdigest()
 
     @property
     def held_out(self) -> tuple[Note, ...]:
@@ -179,7 +187,9 @@ class NotesDataset:
         """Held-out notes, each from its beginning."""
         rows = [int(row) for row in self.valid_rows]
         for first in range(0, len(rows), batch_size):
-            yield stack([self._crop(row, 0) for row in rows[first : first + batch_size]])
+            yield stack(
+                [self._crop(row, 0, self.valid_length) for row in rows[first : first + batch_size]]
+            )
 
     def describe(self) -> str:
         """One line: how many notes of what, and how many are held out or were silent."""
@@ -196,14 +206,14 @@ class NotesDataset:
         row = int(self.train_rows[rng.randrange(len(self.train_rows))])
         lead = round(LEAD_SECONDS * self.sample_rate)
         spare = max(0, int(self.notes.table[row]["frames"]) - self.length)
-        crop = self._crop(row, rng.randint(-lead, spare))
+        crop = self._crop(row, rng.randint(-lead, spare), self.length)
         return crop._replace(x=augment(crop.x[0], self.sample_rate, self.config.augment, rng)[None])
 
-    def _crop(self, row: int, start: int) -> Batch:
+    def _crop(self, row: int, start: int, length: int) -> Batch:
         """The samples [start, start + length) of a note, with silence where it is not sounding."""
         sound = self.notes.note(row, self.channels)
-        x = np.zeros((self.channels, self.length), np.float32)
-        part = sound[:, max(0, start) : start + self.length]
+        x = np.zeros((self.channels, length), np.float32)
+        part = sound[:, max(0, start) : start + length]
         late = max(0, -start)
         x[:, late : late + part.shape[1]] = part
         note = self._note(row)

@@ -63,7 +63,7 @@ def open_synth(
     """Return the tones at this rate and width.  Raises DataError for more than two channels."""
     if channels not in (1, 2):
         raise DataError(f"tones are mono or stereo, got channels={channels}")
-    length = crop_length(config, sample_rate, multiple_of)
+    length = crop_length(config.segment_seconds, sample_rate, multiple_of)
     return SynthDataset(config, sample_rate=sample_rate, channels=channels, length=length)
 
 

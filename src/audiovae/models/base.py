@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -201,6 +201,12 @@ class Autoencoder(nn.Module):
         `decoder_context` and nothing else.
         """
         return None
+
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Take from some batches x [B, C, T] what no gradient need find; before the first step of a fresh model.
+
+        As data-dependent initialisation does (Salimans & Kingma 2016); most families need nothing of the kind.
+        """
 
     def commit(self, seed: int) -> None:
         """Let every bottleneck take over what a step, proved finite, has seen."""

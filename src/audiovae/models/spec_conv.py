@@ -178,8 +178,8 @@ class SpecConv(Autoencoder):
         if seconds is not None and x.shape[-1] != self.hop_length:
             raise AudioError(
                 f"this model takes clips of exactly {self.hop_length} samples ({seconds:g} s at {self.sample_rate} Hz), "
-                f"got {x.shape[-1]}; cut or pad the sound to that length (in training: set data.segment_seconds to "
-                f"{seconds:g}), or use a model without clip_seconds"
+                f"got {x.shape[-1]}; cut or pad the sound to that length (in training: set "
+                f"data.segment_seconds and data.valid_seconds to {seconds:g}), or use a model without clip_seconds"
             )
         return super().encode(x, sample=sample, generators=generators)
 

@@ -14,7 +14,7 @@ et al. 2024) for the frame-rate blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -31,7 +31,8 @@ from audiovae.models.base import Autoencoder, Context, ModelConfig
 from audiovae.nn.blocks import FrameBlock, frame_margins
 
 MAX_LOG_MAGNITUDE = 5.0  # of a bin: 148 is louder than any full-scale sound's
-SPREAD = 1.5  # nats; the deviation of a band's log amplitude in music
+SPREAD = 1.5  # nats; the usual deviation of a band's log amplitude in music
+LEAST_SPREAD = 0.5  # of a band that hardly changes, as in an empty side channel
 
 
 class SpecFrameConfig(ModelConfig):
@@ -102,7 +103,9 @@ class SpecFrame(Autoencoder):
         self.parts = 2 if config.front_end == "stft" else 1  # re and im, or one real number
         self.envelope = None
         if config.head == "gain_shape":
-            self.envelope = Envelope(config.bands, self.bank.n_bins, config.sample_rate)
+            self.envelope = Envelope(
+                config.bands, self.bank.n_bins, config.sample_rate, config.channels
+            )
         features = config.channels * (
             self.parts * self.bank.n_bins + (config.bands if self.envelope else 0)
         )
@@ -154,20 +157,34 @@ class SpecFrame(Autoencoder):
 
     def features(self, x: Tensor) -> Tensor:
         """What the net sees of mid and side.  [B, C, T] -> [B, T / frame_hop, C * (parts * N + bands)]."""
-        x = mid_side(x) if self.channels == 2 else x
-        spectrum = self.bank(x)  # [B, C, F, N]
-        planes = [spectrum.real, spectrum.imag] if self.parts == 2 else [spectrum]
-        power = sum(plane.square() for plane in planes) + 1e-10
+        planes, power = self.spectrum(x)
         gain = power.pow((self.config.compression - 1) / 2)
         features = [plane * gain for plane in planes]
         if self.envelope is not None:
             features.append(self.envelope(power))
         return torch.cat(features, dim=3).transpose(1, 2).flatten(2)
 
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Centre and scale the envelope by the sounds to come: on quiet ones phase is hardly learned otherwise."""
+        if self.envelope is not None:
+            self.envelope.calibrate([self.spectrum(x)[1] for x in batches])
+
+    def spectrum(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The parts and the power of mid and side; each [B, C, T / frame_hop, N]."""
+        x = mid_side(x) if self.channels == 2 else x
+        spectrum = self.bank(x)
+        if self.parts == 1:
+            return [spectrum], spectrum.square() + 1e-10
+        planes = [spectrum.real, spectrum.imag]
+        return planes, planes[0].square() + planes[1].square() + 1e-10
+
     def sound(self, h: Tensor) -> Tensor:
         """What the net says, in sound.  [B, T / frame_hop, C * (parts * N + bands)] -> [B, C, T]."""
         n_bins = self.bank.n_bins
-        h = h.float().unflatten(2, (self.channels, -1))  # [B, F, C, parts * N + bands]
+        h = (
+            h.float().unflatten(2, (self.channels, -1)).transpose(1, 2)
+        )  # [B, C, F, parts * N + bands]
         planes = h[..., : self.parts * n_bins].unflatten(3, (self.parts, n_bins)).unbind(3)
         if self.config.head == "polar":
             spectrum = torch.polar(planes[0].clamp(max=MAX_LOG_MAGNITUDE).exp(), planes[1])
@@ -179,7 +196,7 @@ class SpecFrame(Autoencoder):
                 gain = power.pow((1 / self.config.compression - 1) / 2)
             parts = [plane * gain for plane in planes]
             spectrum = torch.complex(*parts) if self.parts == 2 else parts[0]
-        x = self.bank.inverse(spectrum.transpose(1, 2))
+        x = self.bank.inverse(spectrum)
         return left_right(x) if self.channels == 2 else x
 
     @property
@@ -214,12 +231,14 @@ class Envelope(nn.Module):
     """The log amplitude of a spectrum in mel bands, standardised, and the gain of each bin that it stands for.
 
     Bands are hats over the bins, one at each centre, that sum to 1: the gain is linear in log amplitude between centres.
+    Their mean and deviation are those of music (1/f above 300 Hz) until `calibrate` hears what there is.
     """
 
     hats: Tensor  # [bands, N]
-    centre: Tensor  # [bands], the log amplitude of music: 1/f above 300 Hz
+    centre: Tensor  # [C, 1, bands], mean log amplitude in nats
+    spread: Tensor  # [C, 1, bands], its deviation
 
-    def __init__(self, n_bands: int, n_bins: int, sample_rate: int) -> None:
+    def __init__(self, n_bands: int, n_bins: int, sample_rate: int, channels: int = 1) -> None:
         super().__init__()
         step = sample_rate / 2 / (n_bins - 1)  # Hz from bin to bin
         top = hz_to_mel(torch.tensor(sample_rate / 2), "htk")
@@ -233,18 +252,31 @@ class Envelope(nn.Module):
         hats[above, bins] = share
         hats[below, bins] += 1 - share
         self.register_buffer("hats", hats, persistent=False)
-        self.register_buffer("centre", -2 - (1 + at * step / 300).log(), persistent=False)
+        centre = (-2 - (1 + at * step / 300).log()).repeat(channels, 1, 1)
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", torch.full_like(centre, SPREAD))
 
-    def forward(self, power: Tensor) -> Tensor:
-        """|X|^2 [..., N], above 0 -> [..., bands]."""
+    def calibrate(self, powers: Sequence[Tensor]) -> None:
+        """Take mean and deviation from |X|^2 [B, C, F, N], each above 0; frames that are not finite do not count."""
+        levels = torch.cat([self.level(power).transpose(1, 2).flatten(0, 1) for power in powers])
+        levels = levels[levels.isfinite().flatten(1).all(1)]  # [frames, C, bands]
+        if len(levels) > 1:
+            self.centre.copy_(levels.mean(0)[:, None])
+            self.spread.copy_(levels.std(0).clamp(min=LEAST_SPREAD)[:, None])
+
+    def level(self, power: Tensor) -> Tensor:
+        """|X|^2 [..., N], above 0 -> log amplitude of each band, [..., bands]."""
         weights = self.hats / self.hats.sum(1, keepdim=True)
         with torch.autocast(power.device.type, enabled=False):  # bf16 would be wrong by decibels
-            level = functional.linear(power, weights).log() / 2
-        return (level - self.centre) / SPREAD
+            return functional.linear(power, weights).log() / 2
+
+    def forward(self, power: Tensor) -> Tensor:
+        """|X|^2 [..., C, F, N], above 0 -> [..., C, F, bands]."""
+        return (self.level(power) - self.centre) / self.spread
 
     def gain(self, envelope: Tensor) -> Tensor:
-        """[..., bands] -> amplitude of each bin, [..., N]."""
-        level = (self.centre + SPREAD * envelope).clamp(max=MAX_LOG_MAGNITUDE)
+        """[..., C, F, bands] -> amplitude of each bin, [..., C, F, N]."""
+        level = (self.centre + self.spread * envelope).clamp(max=MAX_LOG_MAGNITUDE)
         with torch.autocast(level.device.type, enabled=False):
             return functional.linear(level, self.hats.mT).exp()
 

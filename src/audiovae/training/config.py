@@ -47,7 +47,7 @@ class TrainConfig(Config):
     minutes: float | None = Field(None, gt=0)  # wall clock; 20 if neither it nor `steps` is given
     steps: int | None = Field(None, ge=1)  # updates of the weights
     seed: int = Field(0, ge=0)  # of weights, crops, augmentation and noise
-    batch_size: int = Field(4, ge=1)  # sounds in one update, over all micro-batches and processes
+    batch_size: int = Field(16, ge=1)  # sounds in one update, over all micro-batches and processes
     accumulate: int = Field(1, ge=1)  # micro-batches of an update in each process: less memory
     init: Path | None = None  # fine-tune: start from the weights of this model or run
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from audiovae.checkpoint import load
 from audiovae.config import parse
@@ -45,6 +46,7 @@ from audiovae.training.tokens import open_for, task_of
 from audiovae.training.tracking import Board, Log, Sink, Tracker
 
 WEIGHTS = 0  # the stream of random numbers that fresh weights are drawn from
+LOOKS = 8  # batches that a fresh model is calibrated on
 
 
 def run(
@@ -101,6 +103,8 @@ def _run(
     config = config.model_copy(update={"model": model.config})
     data = world.first_goes_first(lambda: _open(config, record))
     voice.say(data.describe())
+    if config.init is None:
+        model.calibrate(_first_look(data, config))
     task = task_of(model)(model, data, config, device, world)
     checkpoints = RunFolder(folder, config.keep_last)
     state = world.from_first(lambda: checkpoints.restore(task.product, voice.warn))
@@ -217,6 +221,12 @@ def _open(config: TrainConfig, record: RunRecord | None) -> Dataset:
             "back, or start another run with --init and this one's folder"
         )
     return data
+
+
+def _first_look(data: Dataset, config: TrainConfig) -> Iterator[Tensor]:
+    """The sounds of the first steps, the same in every process."""
+    for step in range(LOOKS):
+        yield data.train_batch(config.seed, step, range(config.batch_size)).x
 
 
 def _new_record(
