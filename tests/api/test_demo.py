@@ -101,6 +101,22 @@ def test_other_data_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
+def test_a_clip_model_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"this model takes clips of one; leave clip_seconds out"):
+        demo(tmp_path / "demo", model={"preset": "spec_conv", "size": 0, "clip_seconds": 0.3})
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_page_of_a_spectrogram_model_plays_both_inverses(tmp_path: Path) -> None:
+    few = NOTES.model_copy(update={"programs": (24, 25)})
+    model = {"preset": "spec_conv", "size": 0}
+    made = demo(tmp_path, steps=1, model=model, data=few, threads=1, quiet=True)
+    page = made.report.read_text(encoding="utf-8")
+    for inverse in ("learned", "griffin-lim"):
+        assert f"reconstruction by {inverse}, mel distance" in page
+    assert page.count("<audio") == 3 * page.count("<article>") + 7 + 6
+
+
 def test_notes_to_show_are_one_a_program_the_known_ones_first() -> None:
     notes = [Note(p, k, v, str(p)) for p in (3, 40, 0) for k in (36, 61) for v in (60, 110)]
     assert chosen_notes(notes, 8) == [

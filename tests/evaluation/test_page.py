@@ -62,7 +62,7 @@ def page() -> Page:
         title="A page <made> for a test",
         lead="One & a lead.",
         figures=[Figure("Mel distance", "1.23", "0 is equal.")],
-        pairs=[Pair("Piano, C4", clip(0, "original"), clip(1, "came back"))],
+        pairs=[Pair("Piano, C4", clip(0, "original"), [clip(1, "came back")])],
         walk=[clip(2, "here"), clip(3, "half-way"), clip(4, "there")],
         samples=[clip(5, 'a "sample"')],
         curves=[Curve("loss", [1, 2, 3], [3.0, 2.0, 1.0], "what is descended")],
@@ -92,7 +92,7 @@ def test_nothing_is_asked_of_the_network(page: Page, read: Reader) -> None:
 
 def test_every_sound_is_there_sample_for_sample(page: Page, read: Reader) -> None:
     pair = page.pairs[0]
-    wanted = [pair.original, pair.reconstruction, *page.walk, *page.samples]
+    wanted = [pair.original, *pair.reconstructions, *page.walk, *page.samples]
     players = read.all("audio")
     assert len(players) == len(wanted)
     for player, sound in zip(players, wanted, strict=True):

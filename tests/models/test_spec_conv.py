@@ -272,12 +272,31 @@ def trained(folder: Path, seconds: float, **options: object) -> SpecConv:
 
 def test_a_trained_run_reconstructs_by_both_inverses(tmp_path: Path) -> None:
     model = trained(tmp_path / "run", 0.1)
+    x = noise(1, 700)
+    latent = audiovae.encode(model, x, sample_rate=RATE)
     sounds = []
     for inverse in ("learned", "griffin_lim"):
-        model.inverse = inverse
-        sounds.append(audiovae.reconstruct(model, noise(1, 700), sample_rate=RATE).samples)
+        sound = audiovae.reconstruct(model, x, sample_rate=RATE, inverse=inverse)
+        decoded = audiovae.decode(model, latent, inverse=inverse)
+        assert torch.equal(sound.samples, decoded.samples)
+        assert model.inverse == "learned"  # its own way again
+        sounds.append(sound.samples)
     assert sounds[0].shape == sounds[1].shape == (1, 700)
     assert not torch.allclose(*sounds)
+    assert torch.equal(sounds[0], audiovae.reconstruct(model, x, sample_rate=RATE).samples)
+
+
+def test_a_model_without_that_inverse_says_so(tmp_path: Path) -> None:
+    spectra = trained(tmp_path / "run", 0.1, inverse="griffin_lim")
+    with pytest.raises(
+        ConfigError, match=r"inverse is one of griffin_lim, got 'learned'; .* training"
+    ):
+        audiovae.reconstruct(spectra, noise(1, 700), sample_rate=RATE, inverse="learned")
+    frames = build(resolve("spec_frame", {"size": 0, "sample_rate": RATE, "channels": 1}))
+    with pytest.raises(
+        ConfigError, match="inverse griffin_lim is for spectrogram VAEs, this model is a spec_f"
+    ):
+        audiovae.reconstruct(frames, noise(1, 700), sample_rate=RATE, inverse="griffin_lim")
 
 
 def test_a_clip_model_is_trained_on_clips_and_reconstructs_clips(tmp_path: Path) -> None:

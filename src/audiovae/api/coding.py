@@ -23,7 +23,7 @@ from audiovae.api.latent import (
     read_latent,
     write_latent,
 )
-from audiovae.api.opening import Source, computing, open_model, open_source
+from audiovae.api.opening import Source, computing, inverted_by, open_model, open_source
 from audiovae.api.parameters import (
     AnyLatent,
     AnyModel,
@@ -32,6 +32,7 @@ from audiovae.api.parameters import (
     Codebooks,
     Device,
     Force,
+    Inverse,
     Kbps,
     Output,
     PerChannel,
@@ -81,14 +82,14 @@ def encode(
 @overload
 def decode(
     model: AnyModel, latent: AnyLatent, out: None = None, *,
-    n_codebooks: int | None = None, kbps: float | None = None,
+    n_codebooks: int | None = None, kbps: float | None = None, inverse: Inverse = None,
     device: Device = "auto", threads: Threads = None,
 ) -> Sound: ...  # fmt: skip
 @overload
 def decode(
     model: AnyModel, latent: AnyLatent, out: str | Path, *,
-    n_codebooks: int | None = None, kbps: float | None = None, subtype: Subtype = None,
-    force: Force = False, device: Device = "auto", threads: Threads = None,
+    n_codebooks: int | None = None, kbps: float | None = None, inverse: Inverse = None,
+    subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
 ) -> Path: ...  # fmt: skip
 def decode(
     model: AnyModel,
@@ -97,6 +98,7 @@ def decode(
     *,
     n_codebooks: Codebooks = None,
     kbps: Kbps = None,
+    inverse: Inverse = None,
     subtype: Subtype = None,
     force: Force = False,
     device: Device = "auto",
@@ -116,21 +118,22 @@ def decode(
         expect_made_by(latent, opened)
         source = _source_of(latent)
         z = _numbers(latent.limited(n_codebooks, kbps), opened)
-        blocks = decoded(opened, z, latent.length, source)
-        return _deliver(blocks, source, out, subtype, force)
+        with inverted_by(opened, inverse):
+            blocks = decoded(opened, z, latent.length, source)
+            return _deliver(blocks, source, out, subtype, force)
 
 
 @overload
 def reconstruct(
     model: AnyModel, sound: AnySound, out: None = None, *, sample_rate: int | None = None,
     per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
-    device: Device = "auto", threads: Threads = None,
+    inverse: Inverse = None, device: Device = "auto", threads: Threads = None,
 ) -> Sound: ...  # fmt: skip
 @overload
 def reconstruct(
     model: AnyModel, sound: AnySound, out: str | Path, *, sample_rate: int | None = None,
     per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
-    subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
+    inverse: Inverse = None, subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
 ) -> Path: ...  # fmt: skip
 def reconstruct(
     model: AnyModel,
@@ -141,6 +144,7 @@ def reconstruct(
     per_channel: PerChannel = False,
     n_codebooks: Codebooks = None,
     kbps: Kbps = None,
+    inverse: Inverse = None,
     subtype: Subtype = None,
     force: Force = False,
     device: Device = "auto",
@@ -163,20 +167,22 @@ def reconstruct(
             raise OutputError(f"{shown(sound)} is a folder; name the folder to write to")
         with computing(threads):
             opened = open_model(model, device)
-            return _folder(
-                lambda source: through(opened, source),
-                Path(sound),
-                Path(out),
-                per_channel,
-                subtype,
-                force,
-            )
+            with inverted_by(opened, inverse):
+                return _folder(
+                    lambda source: through(opened, source),
+                    Path(sound),
+                    Path(out),
+                    per_channel,
+                    subtype,
+                    force,
+                )
     if out is not None:
         expect_free(Path(out), force=force)
     with computing(threads):
         source = open_source(sound, sample_rate, per_channel)
-        blocks = through(open_model(model, device), source)
-        return _deliver(blocks, source, out, subtype, force)
+        opened = open_model(model, device)
+        with inverted_by(opened, inverse):
+            return _deliver(through(opened, source), source, out, subtype, force)
 
 
 def _folder(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 
 from audiovae import checkpoint
-from audiovae.api.choices import data_config
+from audiovae.api.choices import data_config, model_config
 from audiovae.api.opening import computing
 from audiovae.api.parameters import DataChoice, Device, Force, ModelChoice, Seed, Threads
 from audiovae.api.shell import Shell
@@ -66,6 +66,10 @@ def demo(
         raise ConfigError(
             f"the demo compares held-out notes and wants notes, not {notes.model_dump()['kind']}; "
             "for other sounds use `audiovae train` and `audiovae reconstruct`"
+        )
+    if model is not None and getattr(model_config(model), "clip_seconds", None) is not None:
+        raise ConfigError(
+            "the demo plays notes of any length, and this model takes clips of one; leave clip_seconds out"
         )
     folder = Path(out)
     _make_free(folder, force)

@@ -17,6 +17,7 @@ from audiovae.api.parameters import Device
 from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
 from audiovae.errors import AudioError, ConfigError
 from audiovae.models import Autoencoder
+from audiovae.models.spec_conv import SpecConv
 from audiovae.training.run import choose_device
 
 BLOCK = 1 << 17  # samples read at once: 3 s at 44.1 kHz
@@ -41,6 +42,32 @@ def open_model(model: Autoencoder | str | Path, device: Device = "auto") -> Auto
     elif device != "auto":
         model = model.to(choose_device(device))
     return sounding(model)
+
+
+def inverses_of(model: Autoencoder) -> list[str]:
+    """The ways a spectrogram VAE has to make sound; none of a model that makes it in one way only."""
+    return sorted(model.inverses) if isinstance(model, SpecConv) else []
+
+
+@contextmanager
+def inverted_by(model: Autoencoder, inverse: str | None) -> Iterator[None]:
+    """Let a model make sound in a way of its `inverses_of`, for a while; None is its own.
+
+    Raises ConfigError if it has no such way.
+    """
+    if inverse is None:
+        yield
+        return
+    if not isinstance(model, SpecConv):
+        kind = model.config.model_dump()["kind"]
+        raise ConfigError(
+            f"inverse {inverse} is for spectrogram VAEs, this model is a {kind}; leave it out"
+        )
+    own, model.inverse = model.inverse, inverse
+    try:
+        yield
+    finally:
+        model.inverse = own
 
 
 def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = False) -> Source:

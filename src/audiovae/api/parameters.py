@@ -37,6 +37,13 @@ Codebooks = Annotated[int | None, Shell(int, "Use only so many codebooks, the co
 Kbps = Annotated[
     float | None, Shell(float, "Use as many codebooks as fit into this rate, in kbit a second.")
 ]
+Inverse = Annotated[
+    Literal["learned", "griffin_lim"] | None,
+    Shell(
+        Literal["learned", "griffin_lim"],
+        "How a spectrogram VAE makes sound; it knows its own way.",
+    ),
+]
 Subtype = Annotated[
     str | None,
     Shell(str, "Coding of the samples: PCM_16, PCM_24 (the default), FLOAT, ..."),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from audiovae.api.evaluation import Info, info
+from audiovae.api.opening import inverses_of, inverted_by
 from audiovae.data.notes import Note, NotesDataset
 from audiovae.evaluation import score
 from audiovae.evaluation.chart import Curve
@@ -108,14 +109,18 @@ def read_curves(log: Path) -> list[Curve]:
 
 
 def _pair(model: Autoencoder, data: NotesDataset, note: Note) -> Pair:
+    """A note and what comes back of it, by every inverse that the model has."""
     x = data.sound(note)
-    x_hat = model.decode(model.encode(x[None]).z, x.shape[-1])[0]
-    mel = score(x, x_hat, model.sample_rate, ["mel"])["mel"]
-    return Pair(
-        f"{note.name}, {note.pitch_name}",
-        Clip(x, model.sample_rate, "original"),
-        Clip(x_hat, model.sample_rate, f"reconstruction, mel distance {mel:.2f}"),
-    )
+    z = model.encode(x[None]).z
+    clips = []
+    ways: Sequence[str | None] = inverses_of(model) or [None]
+    for inverse in ways:
+        with inverted_by(model, inverse):
+            x_hat = model.decode(z, x.shape[-1])[0]
+        mel = score(x, x_hat, model.sample_rate, ["mel"])["mel"]
+        how = "" if inverse is None else f" by {inverse.replace('_', '-')}"
+        clips.append(Clip(x_hat, model.sample_rate, f"reconstruction{how}, mel distance {mel:.2f}"))
+    return Pair(f"{note.name}, {note.pitch_name}", Clip(x, model.sample_rate, "original"), clips)
 
 
 def _walk(model: Autoencoder, data: NotesDataset) -> list[Clip]:

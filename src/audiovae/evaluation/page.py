@@ -30,11 +30,11 @@ class Clip(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An original and what came back."""
+    """An original and what came back, in one way or more."""
 
     title: str
     original: Clip
-    reconstruction: Clip
+    reconstructions: Sequence[Clip]
 
 
 class Figure(NamedTuple):
@@ -150,7 +150,7 @@ def _figures(figures: Sequence[Figure]) -> str:
 def _pair(pair: Pair) -> str:
     # One scale of brightness for both: a difference of level is seen.
     reference = loudest_db(mel_levels(pair.original.samples, pair.original.sample_rate))
-    both = "".join(_sound(clip, reference) for clip in (pair.original, pair.reconstruction))
+    both = "".join(_sound(clip, reference) for clip in (pair.original, *pair.reconstructions))
     return f'<article><h3>{html.escape(pair.title)}</h3><div class="pair">{both}</div></article>\n'
 
 
