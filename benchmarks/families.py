@@ -100,7 +100,7 @@ def train_and_score(config: TrainConfig) -> dict[str, Any]:
 def use_of_latent(model: Autoencoder, clips: Sequence[Tensor]) -> dict[str, float]:
     """The rate of the latent over clips [1, C, T], and the share of it that is in use."""
     if model.codebook_sizes:
-        codes = CodesMeter(model.codebook_sizes)
+        codes = CodesMeter(model.codebook_sizes, model.side_levels)
         for x in clips:
             codes.update(model.encode(x).codes, x.shape[-1] / model.sample_rate)
         there = sum(map(sum, model.codebook_sizes))

@@ -241,9 +241,25 @@ def test_files_of_codes_bring_the_sound_back_as_loud_as_it_was(tmp_path: Path) -
         whole = audiovae.reconstruct(tmp_path / "model", loudness * x, sample_rate=48_000).samples
         assert_close(back, whole)
         assert back.shape == x.shape
-    few = audiovae.decode(tmp_path / "model", file, n_codebooks=3).samples  # the RMS, one codebook
+    few = audiovae.decode(tmp_path / "model", file, n_codebooks=1).samples  # and the RMS
     assert not torch.equal(few, back)
     assert few.square().mean() < 1e-3 * x.square().mean()
+
+
+def test_the_rms_of_segments_is_no_codebook() -> None:
+    model = model_of(encodec_48k(0))
+    x = sound(model, 30_001)[0]
+    for count in (1, 3, 4):
+        latent = audiovae.encode(model, x, sample_rate=48_000, n_codebooks=count)
+        assert [codes.shape[0] for codes in latent.codes] == [2, count]
+    with pytest.raises(LatentError, match="there are 4 codebooks, n_codebooks was 5"):
+        audiovae.encode(model, x, sample_rate=48_000, n_codebooks=5)
+    published = {"segment_seconds": 1.0, "overlap": 0.01}
+    model = model_of(encodec_48k(0).model_copy(update=published))
+    x = sound(model, 200_003)[0]
+    for kbps in model.config.bandwidths:
+        latent = audiovae.encode(model, x, sample_rate=48_000, kbps=kbps)
+        assert latent.codes[1].shape[0] == model.config.codebooks_at(kbps)
 
 
 @pytest.mark.parametrize("samples", [24_000, 24_001, 100_003])

@@ -189,6 +189,14 @@ def test_levels_have_their_own_frame_rates_and_names() -> None:
     assert [book.name for book in meter.codebooks] == ["0.0", "1.0", "1.1"]
 
 
+def test_side_information_counts_into_the_rate_and_is_no_codebook() -> None:
+    meter = CodesMeter([(32, 64), (4, 4)], side_levels=1)
+    meter.update([torch.zeros(1, 2, 3).long(), torch.arange(8).view(1, 2, 4) % 4], 2.0)
+    assert meter.bits_per_second == pytest.approx((3 * (5 + 6) + 4 * (2 + 2)) / 2)
+    assert [book.name for book in meter.codebooks] == ["0", "1"]
+    assert meter.symptoms(4) == {"codebook-collapse": None}
+
+
 def test_a_meter_that_saw_no_code_says_so() -> None:
     with pytest.raises(LatentError, match="no code was seen; statistics need at least one frame"):
         CodesMeter([(4,)]).figures()

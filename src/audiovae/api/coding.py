@@ -256,6 +256,7 @@ def _latent(model: Autoencoder, source: Source, per_channel: bool) -> Latent:
         source_channels=source.channels,
         codes=coded(model, source, per_channel) if discrete else (),
         codebook_sizes=model.codebook_sizes,
+        side_levels=model.side_levels,
     )
 
 

@@ -177,7 +177,7 @@ def diagnose(
             channels=opened.channels,
             multiple_of=opened.hop_length,
         )
-        codes = CodesMeter(opened.codebook_sizes)
+        codes = CodesMeter(opened.codebook_sizes, opened.side_levels)
         meter = LatentMeter(opened.latent_dim, opened.frame_rate)
         place = next(opened.parameters()).device
         for batch in dataset.valid_batches(1):

@@ -26,6 +26,9 @@ from audiovae.paths import replacing
 
 FORMAT = 1  # raised when an older audiovae could no longer read the file
 SUFFIX = ".safetensors"
+RATE_TOLERANCE = (
+    0.02  # above `kbps`: nominal rates leave out that segments overlap, by 1 % as published
+)
 Sizes = tuple[tuple[int, ...], ...]  # how many codes each codebook of each level has, coarse first
 
 
@@ -46,6 +49,7 @@ class Latent(NamedTuple):
 
     codes: tuple[Tensor, ...] = ()  # [K, F] or [P, K, F] int64 for each level, coarse first
     codebook_sizes: Sizes = ()  # of those codes
+    side_levels: int = 0  # how many of the first levels are side information and always kept
 
     @property
     def seconds(self) -> float:
@@ -64,28 +68,29 @@ class Latent(NamedTuple):
     def limited(self, n_codebooks: int | None = None, kbps: float | None = None) -> Latent:
         """The latent with its first codebooks only, coarse levels first: as many, or as many as this rate allows.
 
-        Raises LatentError if that is none, or more than there are, or if the latent is continuous.
+        Side information counts neither as codebooks nor into the rate, as in the published bandwidths. Raises LatentError if that is none, or more than there are, or if the latent is continuous.
         """
         if n_codebooks is None and kbps is None:
             return self
         if not self.codes:
             raise LatentError("a continuous latent has no codebooks to choose from")
+        levels = list(zip(self.codes, self.codebook_sizes, strict=True))
+        kept, levels = levels[: self.side_levels], levels[self.side_levels :]
         costs = [  # of full frames, as nominal rates are: the last one may be nearly empty
             max(codes[..., 0, 1:].numel(), 1) * math.log2(size) / self.seconds / 1000
-            for codes, sizes in zip(self.codes, self.codebook_sizes, strict=True)
+            for codes, sizes in levels
             for size in sizes
         ]
         if n_codebooks is not None and not 1 <= n_codebooks <= len(costs):
             raise LatentError(f"there are {len(costs)} codebooks, n_codebooks was {n_codebooks}")
         left = len(costs) if n_codebooks is None else n_codebooks
-        while kbps is not None and sum(costs[:left]) > kbps * (1 + 1e-9) and left:
+        while kbps is not None and sum(costs[:left]) > kbps * (1 + RATE_TOLERANCE) and left:
             left -= 1
         if left == 0:
             raise LatentError(
                 f"the first codebook alone takes {costs[0]:.3g} kbit/s, kbps was {kbps}"
             )
-        kept: list[tuple[Tensor, tuple[int, ...]]] = []
-        for codes, sizes in zip(self.codes, self.codebook_sizes, strict=True):
+        for codes, sizes in levels:
             count = min(left, len(sizes))
             left -= count
             if count:

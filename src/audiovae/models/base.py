@@ -151,6 +151,11 @@ class Autoencoder(nn.Module):
         return (sizes,) if sizes else ()
 
     @property
+    def side_levels(self) -> int:
+        """How many of the first levels are side information, not codebooks to leave out or to learn."""
+        return 0
+
+    @property
     def receptive_field(self) -> int:
         """Input samples that can change one sample of the reconstruction; UNLIMITED if all can."""
         behind = self._samples(self.decoder_context.left) + self.encoder_context.left

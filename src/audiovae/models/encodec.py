@@ -256,6 +256,11 @@ class Encodec(Autoencoder):
         return (SCALE_SIZES, *sizes) if self.config.normalise else sizes
 
     @property
+    def side_levels(self) -> int:
+        """The RMS of the segments is the first level."""
+        return int(self.config.normalise)
+
+    @property
     def encoder_context(self) -> Context:
         """Samples before the first and after the last one of a unit that can change its frames."""
         if self.config.segment_seconds is not None:

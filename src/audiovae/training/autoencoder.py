@@ -192,7 +192,7 @@ class AutoencoderTask:
     def _meter(self) -> LatentMeter | CodesMeter:
         """A new meter for this model's kind of latent."""
         if sizes := self.product.codebook_sizes:
-            return CodesMeter(sizes)
+            return CodesMeter(sizes, self.product.side_levels)
         return LatentMeter(self.product.latent_dim, self.product.frame_rate)
 
     def _figures(self, out: Reconstruction, x: Tensor, at: Progress) -> dict[str, float]:

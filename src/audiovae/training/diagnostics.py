@@ -167,8 +167,9 @@ class CodebookUse(NamedTuple):
 class CodesMeter:
     """Counts the codes of batches and says how the codebooks are used."""
 
-    def __init__(self, codebook_sizes: Sequence[Sequence[int]]) -> None:
-        """Sizes of the codebooks of each level, coarse first."""
+    def __init__(self, codebook_sizes: Sequence[Sequence[int]], side_levels: int = 0) -> None:
+        """Sizes of the codebooks of each level, coarse first; the first `side_levels` only count into the rate."""
+        self._side_levels = side_levels
         self._counts = [
             [torch.zeros(size, dtype=torch.float64) for size in sizes] for sizes in codebook_sizes
         ]
@@ -184,14 +185,7 @@ class CodesMeter:
     @property
     def codebooks(self) -> list[CodebookUse]:
         """How each codebook was used.  Raises LatentError if no batch was counted."""
-        if self._seconds == 0:
-            raise LatentError("no code was seen; statistics need at least one frame")
-        several = len(self._counts) > 1
-        return [
-            CodebookUse(f"{level}.{number}" if several else str(number), counts)
-            for level, books in enumerate(self._counts)
-            for number, counts in enumerate(books)
-        ]
+        return self._uses(self._counts[self._side_levels :])
 
     @property
     def used_units(self) -> int:
@@ -201,13 +195,24 @@ class CodesMeter:
     @property
     def bits_per_second(self) -> float:
         """The rate of packed codes."""
-        bits = sum(book.seen * math.log2(len(book.counts)) for book in self.codebooks)
+        books = self._uses(self._counts)
+        bits = sum(book.seen * math.log2(len(book.counts)) for book in books)
         return bits / self._seconds
 
     @property
     def entropy_bits_per_second(self) -> float:
         """The rate behind an entropy coder that knows how frequent each code is, and no more."""
-        return sum(book.seen * book.entropy for book in self.codebooks) / self._seconds
+        return sum(book.seen * book.entropy for book in self._uses(self._counts)) / self._seconds
+
+    def _uses(self, levels: Sequence[Sequence[Tensor]]) -> list[CodebookUse]:
+        if self._seconds == 0:
+            raise LatentError("no code was seen; statistics need at least one frame")
+        several = len(levels) > 1
+        return [
+            CodebookUse(f"{level}.{number}" if several else str(number), counts)
+            for level, books in enumerate(levels)
+            for number, counts in enumerate(books)
+        ]
 
     def statistics(self) -> None:
         """Nothing that a latent could be drawn from."""
