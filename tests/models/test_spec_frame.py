@@ -6,7 +6,7 @@ import torch
 from audiovae.audio.stereo import mid_side
 from audiovae.errors import AudioError, ConfigError, LatentError
 from audiovae.models import build, resolve
-from audiovae.models.spec_frame import Envelope
+from audiovae.nn.envelope import Envelope
 
 VARIANTS = {
     "stereo": {},

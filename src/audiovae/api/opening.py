@@ -18,7 +18,7 @@ from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
 from audiovae.errors import AudioError, ConfigError
 from audiovae.models import Autoencoder
 from audiovae.models.spec_conv import SpecConv
-from audiovae.training.run import choose_device
+from audiovae.training.device import choose_device
 
 BLOCK = 1 << 17  # samples read at once: 3 s at 44.1 kHz
 

@@ -9,7 +9,7 @@ tensorboard/     curves and audio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,6 @@ from audiovae.checkpoint import load
 from audiovae.config import parse
 from audiovae.data import Dataset
 from audiovae.errors import ConfigError, MissingPackageError, OutputError, TrainingError
-from audiovae.memory import keep_freed_memory
 from audiovae.models import Autoencoder, build
 from audiovae.nn.noise import mix
 from audiovae.paths import replacing
@@ -36,8 +35,9 @@ from audiovae.training.config import (
     continued,
     differences,
 )
+from audiovae.training.device import choose_device, own_threads_and_chance
 from audiovae.training.display import Display
-from audiovae.training.distributed import ALONE, World, joined
+from audiovae.training.distributed import World, joined
 from audiovae.training.feed import Feed
 from audiovae.training.interrupt import Interrupt
 from audiovae.training.loop import Plan, train
@@ -69,7 +69,7 @@ def run(
         record = world.from_first(lambda: _record_of(folder, resume))
         config = _settings(config, init, record, voice)
         device = choose_device(config.device, world)
-        with _own_threads_and_chance(config.threads, device):
+        with own_threads_and_chance(config.threads, device):
             _run(config, record, folder, device, world, voice)
     return folder
 
@@ -144,18 +144,6 @@ def _train(
             ) from error
     if standing.step < plan.total_steps:
         raise SystemExit(interrupt.exit_code)
-
-
-def choose_device(name: str, world: World = ALONE) -> torch.device:
-    """The device that a name means; "auto" is a GPU where there is one.  Raises ConfigError."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    name = ("cuda" if cuda else "mps" if mps else "cpu") if name == "auto" else name
-    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
-        raise ConfigError(f"device {name} is not there on this machine; use auto or cpu")
-    if name == "cuda":
-        torch.cuda.set_device(world.local_rank)
-        return torch.device("cuda", world.local_rank)
-    return torch.device(name)
 
 
 def _record_of(folder: Path, resume: bool) -> RunRecord | None:
@@ -295,17 +283,3 @@ def _tracker(
     return Tracker(
         sinks, every=plan.log_every, done=done, total=plan.total_steps, audio_seconds=seconds
     )
-
-
-@contextmanager
-def _own_threads_and_chance(threads: int | None, device: torch.device) -> Iterator[None]:
-    """The caller's number of threads and torch's global generators come back afterwards."""
-    before = torch.get_num_threads()
-    gpus = [device.index] if device.type == "cuda" else []
-    keep_freed_memory()
-    with torch.random.fork_rng(devices=gpus):
-        torch.set_num_threads(threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
