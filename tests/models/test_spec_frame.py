@@ -6,7 +6,7 @@ import torch
 from audiovae.audio.stereo import mid_side
 from audiovae.errors import AudioError, ConfigError, LatentError
 from audiovae.models import build, resolve
-from audiovae.nn.envelope import Envelope
+from audiovae.models.envelope import Envelope
 
 VARIANTS = {
     "stereo": {},

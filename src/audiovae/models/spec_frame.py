@@ -26,8 +26,8 @@ from audiovae.audio.transforms import MDCT, STFT, Phase, window_margins
 from audiovae.bottlenecks import Bottled, GaussianConfig, build_bottleneck
 from audiovae.errors import ConfigError
 from audiovae.models.base import Autoencoder, Context, ModelConfig
+from audiovae.models.envelope import MAX_LOG_MAGNITUDE, Envelope
 from audiovae.nn.blocks import FrameBlock, frame_margins
-from audiovae.nn.envelope import MAX_LOG_MAGNITUDE, Envelope
 
 
 class SpecFrameConfig(ModelConfig):
