@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from audiovae.audio.io import read, write
+from audiovae.audio.pool import SoundPool
 from audiovae.audio.resample import resample
 from audiovae.data.crops import Position, Section, Timeline, cut
 
@@ -39,7 +40,9 @@ def test_a_crop_equals_the_piece_of_the_whole_resampled(
     whole = resample(x, from_rate, to_rate)
     place = section(tmp_path / "x.wav", from_rate, 0, x.shape[1])
     for tenth in (0, 3, 7):  # at tenths of a second both rates have a sample
-        crop, sound = cut(Position(place, tenth * from_rate // 10), to_rate // 5, to_rate, 2)
+        crop, sound = cut(
+            Position(place, tenth * from_rate // 10), to_rate // 5, to_rate, 2, SoundPool()
+        )
         start = tenth * to_rate // 10
         assert sound == to_rate // 5
         assert (crop - whole[:, start : start + to_rate // 5]).abs().max() < 1e-5
@@ -47,7 +50,9 @@ def test_a_crop_equals_the_piece_of_the_whole_resampled(
 
 def test_the_end_is_padded_and_said(tmp_path: Path) -> None:
     x = noise_file(tmp_path / "x.flac", 8_000, 0.1)
-    crop, sound = cut(Position(section(tmp_path / "x.flac", 8_000, 0, 800), 0), 1_000, 8_000, 2)
+    crop, sound = cut(
+        Position(section(tmp_path / "x.flac", 8_000, 0, 800), 0), 1_000, 8_000, 2, SoundPool()
+    )
     assert sound == 800
     assert torch.equal(crop[:, :800], x)
     assert not crop[:, 800:].any()
@@ -58,7 +63,7 @@ def test_nothing_outside_the_section_is_heard(tmp_path: Path) -> None:
     x[:, 24_000:] = 0.9
     write(tmp_path / "x.wav", x, 48_000)
     place = section(tmp_path / "x.wav", 48_000, 0, 24_000)
-    crop, sound = cut(Position(place, 12_000), 11_025, 44_100, 1)
+    crop, sound = cut(Position(place, 12_000), 11_025, 44_100, 1, SoundPool())
     assert sound == 11_025
     assert not crop.any()
 
@@ -66,7 +71,9 @@ def test_nothing_outside_the_section_is_heard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("file_channels", "channels"), [(1, 2), (2, 1)])
 def test_channels_are_the_wanted_ones(tmp_path: Path, file_channels: int, channels: int) -> None:
     x = noise_file(tmp_path / "x.wav", 8_000, 0.1, file_channels)
-    crop, _ = cut(Position(section(tmp_path / "x.wav", 8_000, 0, 800), 0), 800, 8_000, channels)
+    crop, _ = cut(
+        Position(section(tmp_path / "x.wav", 8_000, 0, 800), 0), 800, 8_000, channels, SoundPool()
+    )
     assert torch.allclose(crop, x.mean(0, keepdim=True).expand(channels, -1))
 
 
@@ -79,10 +86,10 @@ def test_an_mp3_is_decoded_once_and_then_read_from_the_copy(
     whole = read(tmp_path / "x.mp3").samples
     place = section(tmp_path / "x.mp3", 44_100, 0, whole.shape[1])
     for start in (0, 12_345):
-        crop, _ = cut(Position(place, start), 5_000, 44_100, 2)
+        crop, _ = cut(Position(place, start), 5_000, 44_100, 2, SoundPool())
         assert torch.equal(crop, whole[:, start : start + 5_000])
     (tmp_path / "x.mp3").unlink()
-    crop, _ = cut(Position(place, 77), 5_000, 44_100, 2)
+    crop, _ = cut(Position(place, 77), 5_000, 44_100, 2, SoundPool())
     assert torch.equal(crop, whole[:, 77:5_077])
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "expect_channels",
     "expect_free",
     "inspect",
+    "next_samples",
     "read",
     "read_blocks",
     "shown",
@@ -98,12 +99,7 @@ def read(
         info = _info(file)
         expect_channels(path, info.channels, per_channel)
         count = info.frames - start if frames is None else frames
-        if start < 0 or count < 1 or start + count > info.frames:
-            raise AudioError(
-                f"{shown(path)} has samples 0 to {info.frames - 1}, "
-                f"{count} from sample {start} on were asked for"
-            )
-        return Sound(_next(file, path, start, count, seek=start > 0), info.sample_rate)
+        return Sound(next_samples(file, path, start, count, seek=start > 0), info.sample_rate)
 
 
 def read_blocks(path: FilePath, frames: int, *, per_channel: bool = False) -> Iterator[Tensor]:
@@ -115,7 +111,7 @@ def read_blocks(path: FilePath, frames: int, *, per_channel: bool = False) -> It
         info = _info(file)
         expect_channels(path, info.channels, per_channel)
         for start in range(0, info.frames, frames):
-            yield _next(file, path, start, min(frames, info.frames - start))
+            yield next_samples(file, path, start, min(frames, info.frames - start))
 
 
 def write(
@@ -258,10 +254,15 @@ def expect_free(path: Path, *, force: bool) -> None:
         raise OutputError(f"there is no folder {shown(path.parent)} to write {shown(path.name)} in")
 
 
-def _next(
+def next_samples(
     file: soundfile.SoundFile, path: FilePath, start: int, count: int, *, seek: bool = False
 ) -> Tensor:
     """Decode samples start ... start + count - 1 as [C, T] and prove that they are all there."""
+    if start < 0 or count < 1 or start + count > file.frames:
+        raise AudioError(
+            f"{shown(path)} has samples 0 to {file.frames - 1}, "
+            f"{count} from sample {start} on were asked for"
+        )
     try:
         if seek:  # reading on must not: in a damaged Ogg that would jump over the hole
             file.seek(start)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiovae.audio.io import BlockWriter, inspect, read, read_blocks, to_channels
+from audiovae.audio.io import BlockWriter, inspect, read_blocks, to_channels
+from audiovae.audio.pool import SoundPool
 from audiovae.audio.resample import filter_reach, resample, resampled_length
 from audiovae.paths import cache_folder
 
@@ -81,7 +82,9 @@ class Timeline:
         return positions
 
 
-def cut(position: Position, length: int, sample_rate: int, channels: int) -> tuple[Tensor, int]:
+def cut(
+    position: Position, length: int, sample_rate: int, channels: int, files: SoundPool
+) -> tuple[Tensor, int]:
     """Read a crop: x [channels, length] at sample_rate, and how many of its samples are sound.
 
     Nothing outside the section is read; past its end the crop is padded with zeros.
@@ -90,8 +93,8 @@ def cut(position: Position, length: int, sample_rate: int, channels: int) -> tup
     wanted = math.ceil(length * section.sample_rate / sample_rate)
     lead, reach = _lead(position, sample_rate)
     stop = min(start + wanted + reach, section.stop)
-    sound = read(_seekable(section), start=start - lead, frames=stop - start + lead)
-    y = resample(sound.samples, section.sample_rate, sample_rate)
+    x = files.read(_seekable(section), start - lead, stop - start + lead)
+    y = resample(x, section.sample_rate, sample_rate)
     left_out = resampled_length(lead, section.sample_rate, sample_rate) if lead else 0
     y = to_channels(y[:, left_out : left_out + length], channels)
     return torch.nn.functional.pad(y, (0, length - y.shape[-1])), y.shape[-1]

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from audiovae.audio.levels import amplitude, rms
 from audiovae.audio.opening import shown
+from audiovae.audio.pool import SoundPool
 from audiovae.data.augment import Augment, augment
 from audiovae.data.base import Batch, DataSettings, crop_length, stack
 from audiovae.data.crops import Position, Section, Timeline, cut
@@ -74,6 +75,7 @@ class FolderDataset:
         self.length = crop_length(settings.segment_seconds, sample_rate, multiple_of)  # T
         self.valid_length = crop_length(settings.valid_seconds, sample_rate, multiple_of)
         self.manifest = manifest
+        self.files = SoundPool()
         expect_usable(self.manifest)
         self.train = Timeline(sections(self.manifest, "train"))
         self.valid = Timeline(sections(self.manifest, "valid"))
@@ -119,7 +121,7 @@ class FolderDataset:
 
     def _cut(self, position: Position, length: int) -> Batch:
         """One crop as a batch of one."""
-        x, sound = cut(position, length, self.sample_rate, self.channels)
+        x, sound = cut(position, length, self.sample_rate, self.channels, self.files)
         mask = None if sound == length else (torch.arange(length) < sound)[None]
         section = position.section
         source = f"{shown(section.path)}@{position.start / section.sample_rate:.3f}"
