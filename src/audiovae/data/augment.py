@@ -28,9 +28,10 @@ class Augment(Config):
 
     gain: float = Field(default=0.5, ge=0, le=1)  # probability
     gain_db: float = Field(default=6.0, ge=0, le=60)  # at most, up or down; never past full scale
-    polarity: float = Field(default=0.5, ge=0, le=1)
-    phase: float = Field(default=0.0, ge=0, le=1)  # 0.5 for hours of training: minutes are too few
-    swap: float = Field(default=0.5, ge=0, le=1)  # of the two channels
+    # 0.5 each for hours of training; minutes are too few to learn a wider world than there is
+    polarity: float = Field(default=0.0, ge=0, le=1)
+    phase: float = Field(default=0.0, ge=0, le=1)
+    swap: float = Field(default=0.0, ge=0, le=1)  # of the two channels
 
 
 def augment(x: Tensor, sample_rate: int, settings: Augment, rng: Random) -> Tensor:
