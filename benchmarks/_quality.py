@@ -26,7 +26,9 @@ from audiovae.training.run import run
 
 CLIP_SECONDS = 10.0
 CLIPS = 12
-PARTS = ("model", "objective")  # of a run's config that a row is known by, besides its name
+# Of a run's config what decides what is learned: a row is known by it, besides its name and minutes
+PARTS = ("model", "objective", "data", "optimizer", "batch_size")
+PLACES = ("path", "valid", "soundfont")  # where the data lies is this machine's affair
 
 
 def measure(
@@ -35,11 +37,17 @@ def measure(
     """Train and score each row that is not in the results yet."""
     results = ResultsFile(out)
     for name, config in rows.items():
-        parts = config.model_dump(mode="json", include=set(PARTS))
-        key = {"row": name, "minutes": minutes, **parts}
+        key = {"row": name, "minutes": minutes, **identity(config)}
         shown = results.row(key, lambda config=config: train_and_score(config, metrics))  # type: ignore[misc]
         print({k: v for k, v in shown.items() if k not in PARTS}, flush=True)
     return results
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """What a row is known by, and asked for anew when it changes."""
+    parts = config.model_dump(mode="json", include=set(PARTS))
+    parts["data"] = {name: v for name, v in parts["data"].items() if name not in PLACES}
+    return parts
 
 
 def page(results: ResultsFile, title: str, doc: str | None) -> str:

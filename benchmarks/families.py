@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _quality import PARTS, mean_scores, page, run_folder, trained
+from _quality import identity, mean_scores, page, run_folder, trained
 from torch import Tensor
 
 from audiovae.data import open_dataset
@@ -139,8 +139,7 @@ def main() -> None:
     results = ResultsFile(options.out)
     for row in options.rows:
         config = config_of(row, options.minutes)
-        parts = config.model_dump(mode="json", include=set(PARTS))
-        key = {"row": row, "minutes": options.minutes, **parts}
+        key = {"row": row, "minutes": options.minutes, **identity(config)}
         results.row(key, lambda config=config: train_and_score(config))  # type: ignore[misc]
     print(page(results, "Every family side by side", __doc__))
 

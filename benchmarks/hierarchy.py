@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _quality import page, trained
+from _quality import identity, page, trained
 from torch import Tensor
 
 from audiovae.data import open_dataset
@@ -68,9 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     config = config_of(options.minutes, options.size)
     results = ResultsFile(options.out)
-    shared: dict[str, Any] = {"minutes": options.minutes} | config.model_dump(
-        mode="json", include={"model", "objective"}
-    )
+    shared: dict[str, Any] = {"minutes": options.minutes, **identity(config)}
 
     def computed(levels: int) -> dict[str, float]:
         model = trained(config)

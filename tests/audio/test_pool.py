@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from audiovae.audio.io import read, write
@@ -68,3 +69,6 @@ def test_what_is_no_whole_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes((tmp_path / "x.wav").read_bytes()[:-100])
     with pytest.raises(AudioError, match="is truncated"):
         SoundPool().read(tmp_path / "x.wav", 0, 10)
+    soundfile.write(tmp_path / "six.wav", torch.zeros(100, 6).numpy(), RATE)
+    with pytest.raises(AudioError, match="has 6 channels; one or two"):
+        SoundPool().read(tmp_path / "six.wav", 0, 10)

@@ -133,7 +133,8 @@ def reconstruct(
 def reconstruct(
     model: AnyModel, sound: AnySound, out: str | Path, *, sample_rate: int | None = None,
     per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
-    inverse: Inverse = None, subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
+    inverse: Inverse = None, subtype: Subtype = None, force: Force = False, device: Device = "auto",
+    threads: Threads = None,
 ) -> Path: ...  # fmt: skip
 def reconstruct(
     model: AnyModel,

@@ -26,9 +26,7 @@ from audiovae.paths import replacing
 
 FORMAT = 1  # raised when an older audiovae could no longer read the file
 SUFFIX = ".safetensors"
-RATE_TOLERANCE = (
-    0.02  # above `kbps`: nominal rates leave out that segments overlap, by 1 % as published
-)
+SEGMENT_OVERLAP = 0.02  # of EnCodec's segments at most; published rates leave it out
 Sizes = tuple[tuple[int, ...], ...]  # how many codes each codebook of each level has, coarse first
 
 
@@ -68,7 +66,9 @@ class Latent(NamedTuple):
     def limited(self, n_codebooks: int | None = None, kbps: float | None = None) -> Latent:
         """The latent with its first codebooks only, coarse levels first: as many, or as many as this rate allows.
 
-        Side information counts neither as codebooks nor into the rate, as in the published bandwidths. Raises LatentError if that is none, or more than there are, or if the latent is continuous.
+        Side information counts neither as codebooks nor into the rate, nor does the overlap of segments that have it:
+        so it is in the published bandwidths. Raises LatentError if that is none, or more than there are, or if the
+        latent is continuous.
         """
         if n_codebooks is None and kbps is None:
             return self
@@ -84,7 +84,8 @@ class Latent(NamedTuple):
         if n_codebooks is not None and not 1 <= n_codebooks <= len(costs):
             raise LatentError(f"there are {len(costs)} codebooks, n_codebooks was {n_codebooks}")
         left = len(costs) if n_codebooks is None else n_codebooks
-        while kbps is not None and sum(costs[:left]) > kbps * (1 + RATE_TOLERANCE) and left:
+        slack = SEGMENT_OVERLAP if self.side_levels else 1e-9
+        while kbps is not None and sum(costs[:left]) > kbps * (1 + slack) and left:
             left -= 1
         if left == 0:
             raise LatentError(
@@ -156,7 +157,7 @@ def read_latent(path: str | Path) -> Latent:
             fields = {
                 name: kind(header[name])
                 for name, kind in get_type_hints(Latent).items()
-                if name not in NUMBERS
+                if name not in NUMBERS and (name in header or name not in Latent._field_defaults)
             }
             z = file.get_tensor("z") if "z" in file.keys() else None
             latent = Latent(z=z, **fields, **(_codes(file, header) if z is None else {}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import soundfile
 from torch import Tensor
 
-from audiovae.audio.io import next_samples
+from audiovae.audio.io import expect_channels, next_samples
 from audiovae.audio.opening import FilePath, open_sound
 
 KEPT = {"WAV", "WAVEX", "RF64", "AIFF", "FLAC"}  # libsndfile's formats
@@ -29,6 +29,7 @@ class SoundPool:
         """Samples start ... start + frames - 1 as float32 [C, frames].  Raises AudioError as `audio.io.read` does."""
         file = self._idle.pop(path, None) or open_sound(path)  # no other thread sees it now
         try:
+            expect_channels(path, file.channels)
             x = next_samples(file, path, start, frames, seek=True)
         except BaseException:
             file.close()

@@ -28,7 +28,7 @@ class Augment(Config):
 
     gain: float = Field(default=0.5, ge=0, le=1)  # probability
     gain_db: float = Field(default=6.0, ge=0, le=60)  # at most, up or down; never past full scale
-    # 0.5 each for hours of training; minutes are too few to learn a wider world than there is
+    # off: they ask for a wider world than minutes of training teach; try 0.5 each for hours
     polarity: float = Field(default=0.0, ge=0, le=1)
     phase: float = Field(default=0.0, ge=0, le=1)
     swap: float = Field(default=0.0, ge=0, le=1)  # of the two channels
