@@ -28,7 +28,7 @@ CLIP_SECONDS = 10.0
 CLIPS = 12
 # Of a run's config what decides what is learned: a row is known by it, besides its name and minutes
 PARTS = ("model", "objective", "data", "optimizer", "batch_size")
-PLACES = ("path", "valid", "soundfont")  # where the data lies is this machine's affair
+PLACES = ("path", "valid", "soundfont")  # where data and codec lie is this machine's affair
 
 
 def measure(
@@ -45,9 +45,14 @@ def measure(
 
 def identity(config: TrainConfig) -> dict[str, Any]:
     """What a row is known by, and asked for anew when it changes."""
-    parts = config.model_dump(mode="json", include=set(PARTS))
-    parts["data"] = {name: v for name, v in parts["data"].items() if name not in PLACES}
+    parts: dict[str, Any] = _placeless(config.model_dump(mode="json", include=set(PARTS)))
     return parts
+
+
+def _placeless(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _placeless(v) for name, v in value.items() if name not in PLACES}
 
 
 def page(results: ResultsFile, title: str, doc: str | None) -> str:

@@ -4,7 +4,8 @@
 
 Instrument notes at 24 kHz mono. Families with a continuous latent have about 3,000 numbers a second, those with codes
 about 6 kbit/s, where their form lets them; the published nets are narrowed to what a CPU can train in minutes. Each is
-trained with its own default objective and no discriminator. `bits_s` is the KL, as a rate, of a continuous latent and the
+trained with its own default objective and no discriminator. The token VAE learns the codes that the row "spec_frame, 12
+RVQ" makes of the training notes, for as many minutes again, and is heard through that codec. `bits_s` is the KL, as a rate, of a continuous latent and the
 size of the packed codes of a discrete one; `used` the share of dimensions that are active, or of codes that occur;
 `coding` times real time, encoding and decoding on one thread. A benchmark that was stopped goes on where it stopped.
 """
@@ -22,10 +23,13 @@ import torch
 from _quality import identity, mean_scores, page, run_folder, trained
 from torch import Tensor
 
-from audiovae.data import open_dataset
+from audiovae.api.codecs import codec_fields, sounding
+from audiovae.data import DataSettings, open_dataset
 from audiovae.data.notes import NotesData
+from audiovae.data.tokens import SUFFIX, TokenFile, TokensData, write_tokens
 from audiovae.evaluation.report import ResultsFile
 from audiovae.models import Autoencoder, resolve
+from audiovae.paths import cache_folder
 from audiovae.training.config import OptimizerConfig, RunRecord, TrainConfig
 from audiovae.training.diagnostics import CodesMeter, LatentMeter
 
@@ -67,10 +71,14 @@ ROWS: dict[str, tuple[str, dict[str, Any], float]] = {  # name: preset, options,
     "jukebox / 2": ("jukebox", {"size": 1, "sample_rate": 24_000}, 3e-4),
     "wave_vae": ("wave_vae", {"size": 1}, 1e-3),
 }
+CODEC, OF_ITS_CODES = "spec_frame, 12 RVQ", "token_transformer of 12 RVQ"
+CROPS, TOKEN_SEED = 2048, 7  # of training notes that become token files, two seconds each
 
 
 def config_of(row: str, minutes: float) -> TrainConfig:
     """The training of a row."""
+    if row == OF_ITS_CODES:
+        return token_config(minutes)
     preset, options, learning_rate = ROWS[row]
     return TrainConfig(
         model=resolve(preset, options),
@@ -81,9 +89,39 @@ def config_of(row: str, minutes: float) -> TrainConfig:
     )
 
 
+def token_config(minutes: float) -> TrainConfig:
+    """The training of the token VAE; first that of its codec, if it is not done."""
+    codec_config = config_of(CODEC, minutes)
+    codec = trained(codec_config)
+    folder = cache_folder("benchmark-tokens", str(codec.model_hash))
+    write_crops_as_tokens(codec, NotesData(segment_seconds=2.0), CROPS, folder)
+    fields = codec_fields(run_folder(codec_config))
+    return TrainConfig(
+        model=resolve("token_transformer", fields),
+        data=TokensData(path=str(folder), segment_seconds=2.0),
+        minutes=minutes,
+        tensorboard=False,
+    )
+
+
+@torch.no_grad()
+def write_crops_as_tokens(
+    codec: Autoencoder, settings: DataSettings, crops: int, folder: Path
+) -> None:
+    """Code so many crops of the training sounds, a token file each; those that are there stay."""
+    data = open_dataset(settings, sample_rate=codec.sample_rate, channels=codec.channels)
+    (sizes,) = codec.codebook_sizes
+    for item in range(crops):
+        path = folder / f"{item:05}{SUFFIX}"
+        if not path.exists():
+            x = data.train_batch(TOKEN_SEED, 0, range(item, item + 1)).x
+            (codes,) = codec.encode(x).codes
+            write_tokens(path, TokenFile(codes[0], sizes, str(codec.model_hash)))
+
+
 def train_and_score(config: TrainConfig) -> dict[str, Any]:
     """Train (or find done) the run of a config and say what the model is worth."""
-    model = trained(config)
+    model = sounding(trained(config))
     held_out = open_dataset(HELD_OUT, sample_rate=model.sample_rate, channels=model.channels)
     clips = [batch.x for batch in held_out.valid_batches(1)]
     record = RunRecord.read(run_folder(config))
@@ -133,7 +171,9 @@ def main() -> None:
     """Train what is missing, write the page, print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument(
+        "--rows", nargs="+", choices=[*ROWS, OF_ITS_CODES], default=[*ROWS, OF_ITS_CODES]
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/families.json"))
     options = parser.parse_args()
     results = ResultsFile(options.out)

@@ -44,6 +44,33 @@ def test_info_is_told_in_words(model_folder: Path) -> None:
     assert "2 channel(s) at 44,100 Hz" in text
 
 
+@pytest.mark.parametrize(
+    ("preset", "kbps"),  # as published: papers and model cards
+    [
+        ("dac_44k", 7.75),
+        ("dac_24k", 24.0),
+        ("encodec_24k", 24.0),
+        ("encodec_48k", 24.0),
+        ("mimi", 4.4),
+    ],
+)
+def test_info_of_a_codec_gives_its_published_rate(preset: str, kbps: float) -> None:
+    info = audiovae.info(preset)
+    assert info.kbps == pytest.approx(kbps, rel=2e-3)
+    assert f"{info.kbps:.2f} kbit/s" in info.describe()
+
+
+@pytest.mark.parametrize("preset", ["encodec_24k", "encodec_48k", "jukebox", "hierarchy"])
+def test_the_rate_of_info_is_that_of_the_codes(preset: str) -> None:
+    """Of a long sound, where the last frame and the segments' overlap weigh little."""
+    model = build(resolve(preset, {"size": 0})).eval()
+    sound = torch.zeros(model.channels, model.sample_rate)
+    latent = audiovae.encode(model, sound, sample_rate=model.sample_rate)
+    sizes = latent.codebook_sizes[latent.side_levels :]
+    codes = latent._replace(codes=latent.codes[latent.side_levels :], codebook_sizes=sizes)
+    assert codes.bits_per_second == pytest.approx(1000 * (audiovae.info(model).kbps or 0), rel=0.05)
+
+
 def test_info_of_nothing_says_what_there_is() -> None:
     with pytest.raises(CheckpointError, match="did you mean 'oobleck'"):
         audiovae.info("oobblek")

@@ -79,6 +79,16 @@ def test_a_wrong_file_is_refused(
         read_latent(tmp_path / "a.safetensors")
 
 
+def test_a_file_from_before_side_information_is_read(tmp_path: Path) -> None:
+    """The field came later; a file without it has none."""
+    save(tmp_path / "a.safetensors", torch.ones(8, 43))
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        header = {k: v for k, v in file.metadata().items() if k != "side_levels"}
+    safetensors.torch.save_file({"z": torch.ones(8, 43)}, tmp_path / "a.safetensors", header)
+    back = read_latent(tmp_path / "a.safetensors")
+    assert (back.side_levels, back.length) == (0, 44_100)
+
+
 def test_what_is_no_latent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LatentError, match="there is no file"):
         read_latent(tmp_path / "none.safetensors")

@@ -9,6 +9,10 @@ from types import ModuleType
 import pytest
 import torch
 
+import audiovae
+from audiovae.checkpoint import save_model
+from audiovae.data import SynthData, open_dataset
+from audiovae.data.tokens import read_tokens
 from audiovae.models import build, resolve
 from audiovae.nn.densities import kl_standard_normal
 
@@ -54,3 +58,29 @@ def test_the_rate_of_a_continuous_latent_is_its_kl(benchmark: ModuleType) -> Non
         kl = kl_standard_normal(*model.encode(x).moments)  # [1, D, F]
     bits = float(kl.sum(1).mean()) * model.frame_rate / math.log(2)
     assert benchmark.use_of_latent(model, [x])["bits_s"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_the_token_row_learns_the_codes_of_training_crops(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    """And is heard and rated through the codec that made them."""
+    bottleneck = {"kind": "rvq", "latent_dim": 4, "n_codebooks": 3, "codebook_size": 16}
+    torch.manual_seed(0)
+    fields = {"size": 0, "sample_rate": 8_000, "channels": 1, "bottleneck": bottleneck}
+    save_model(tmp_path / "codec", build(resolve("spec_frame", fields)).eval())
+    codec = audiovae.load(tmp_path / "codec")
+    settings = SynthData(segment_seconds=0.5)
+    benchmark.write_crops_as_tokens(codec, settings, 3, tmp_path)
+    data = open_dataset(settings, sample_rate=8_000, channels=1)
+    for item, path in enumerate(sorted(tmp_path.glob("*.tokens"))):
+        x = data.train_batch(benchmark.TOKEN_SEED, 0, range(item, item + 1)).x
+        with torch.no_grad():
+            assert torch.equal(read_tokens(path).codes, codec.encode(x).codes[0][0])
+    assert item == 2
+    model = build(
+        resolve("token_transformer", {"size": 0, **benchmark.codec_fields(tmp_path / "codec")})
+    )
+    said = benchmark.use_of_latent(
+        benchmark.sounding(model.eval()), [0.1 * torch.randn(1, 1, 8_000)]
+    )
+    assert said["bits_s"] > 0

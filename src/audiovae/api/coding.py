@@ -14,6 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from audiovae.api.folders import for_each, sounds_in
 from audiovae.api.latent import (
     Latent,
     codes_of,
@@ -40,9 +41,9 @@ from audiovae.api.parameters import (
     Threads,
 )
 from audiovae.api.passage import coded, decoded, encoded, reconstructed
-from audiovae.audio.io import FORMATS, BlockWriter, Sound, expect_free, shown
+from audiovae.audio.io import BlockWriter, Sound, expect_free, shown
 from audiovae.audio.resample import resampled_length
-from audiovae.errors import AudioError, OutputError
+from audiovae.errors import OutputError
 from audiovae.models import Autoencoder
 
 LOSSLESS = {".wav", ".flac", ".aiff", ".aif"}
@@ -195,26 +196,19 @@ def _folder(
     force: bool,
 ) -> Path:
     """Send every sound below a folder through; what cannot be used is named at the end, the rest is done."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
-    if not files:
-        raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
+    files = sounds_in(folder)
     if out.resolve().is_relative_to(folder.resolve()):
         raise OutputError(f"{shown(out)} lies in {shown(folder)}, which is read; write beside it")
     expect_free(out, force=force)
-    refused = []
-    for file in files:
+
+    def write(file: Path) -> None:
         relative = file.relative_to(folder)
         target = out / (relative if file.suffix.lower() in LOSSLESS else f"{relative}.wav")
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            source = open_source(file, per_channel=per_channel)
-            _deliver(through(source), source, target, subtype, force)
-        except AudioError as error:
-            refused.append(str(error))
-    if refused:
-        raise AudioError(
-            f"{len(refused)} of {len(files)} files could not be used: " + "; ".join(refused)
-        )
+        source = open_source(file, per_channel=per_channel)
+        _deliver(through(source), source, target, subtype, force)
+
+    for_each(files, write)
     return out
 
 

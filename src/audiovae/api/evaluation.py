@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -39,6 +40,10 @@ class Info(NamedTuple):
     channels: int
     latent_dim: int  # numbers in a latent frame
     frame_rate: float  # latent frames per second
+    codebooks: tuple[
+        int, ...
+    ]  # codes in each codebook, coarse first; empty if the latent is continuous
+    kbps: float | None  # kbit/s of the codes of all codebooks; None if the latent is continuous
     compression_in_time: int  # samples (of each channel) to a latent frame
     compression_in_elements: float  # numbers in the sound to numbers in the latent
     receptive_field: int  # input samples that can change one output sample; may be UNLIMITED
@@ -58,12 +63,18 @@ class Info(NamedTuple):
             "parameters": f"{self.parameters:,}",
             "sound": f"{self.channels} channel(s) at {self.sample_rate:,} Hz",
             "latent": f"{self.latent_dim} numbers, {self.frame_rate:.2f} times a second",
+            "codes": self._codes(),
             "compression in time": f"{self.compression_in_time:,} : 1",
             "compression in elements": f"{self.compression_in_elements:.1f} : 1",
             "receptive field": milliseconds(self.receptive_field),
             "delay": milliseconds(self.delay),
         }
-        return "\n".join(f"{name:24} {value}" for name, value in rows.items())
+        return "\n".join(f"{name:24} {value}" for name, value in rows.items() if value)
+
+    def _codes(self) -> str:
+        """The codebooks, alike ones counted, and their rate; nothing for a continuous latent."""
+        books = [f"{len(list(alike))} x {size:,}" for size, alike in groupby(self.codebooks)]
+        return f"{' + '.join(books)}, {self.kbps:.2f} kbit/s" if books else ""
 
 
 def info(
@@ -77,6 +88,8 @@ def info(
 ) -> Info:
     """Say what a model or a preset is, in numbers."""
     opened = _described(model)
+    levels = list(zip(opened.codebook_sizes, opened.code_rates, strict=True))[opened.side_levels :]
+    bits = sum(rate * math.log2(size) for sizes, rate in levels for size in sizes)
     return Info(
         kind=opened.config.model_dump()["kind"],
         parameters=sum(p.numel() for p in opened.parameters()),
@@ -84,6 +97,8 @@ def info(
         channels=opened.channels,
         latent_dim=opened.latent_dim,
         frame_rate=opened.frame_rate,
+        codebooks=tuple(size for sizes, _ in levels for size in sizes),
+        kbps=bits / 1000 if levels else None,
         compression_in_time=opened.hop_length,
         compression_in_elements=opened.channels * opened.hop_length / opened.latent_dim,
         receptive_field=opened.receptive_field,

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 from audiovae.api.codecs import expect_discrete
+from audiovae.api.folders import for_each, sounds_in
 from audiovae.api.opening import computing, open_model, open_source
 from audiovae.api.parameters import AnyModel, Device, Force, Threads
 from audiovae.api.passage import coded
 from audiovae.api.shell import Shell
-from audiovae.audio.io import FORMATS, expect_free, shown
+from audiovae.audio.io import expect_free
 from audiovae.data.tokens import SUFFIX, TokenFile, write_tokens
-from audiovae.errors import AudioError, ConfigError
+from audiovae.errors import ConfigError
 
 
 def tokenise(
@@ -30,29 +31,22 @@ def tokenise(
     end, the rest is done.
     """
     folder, target = Path(sounds), Path(out)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
-    if not files:
-        raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
+    files = sounds_in(folder)
     expect_free(target, force=force)
-    refused = []
     with computing(threads):
         opened = open_model(codec, device)
         expect_discrete(opened, "the codec")
-        if opened.model_hash is None:
+        if (model_hash := opened.model_hash) is None:
             raise ConfigError(
                 "the codec was never saved, so its tokens could not name it; save it and load it"
             )
         (sizes,) = opened.codebook_sizes
-        for file in files:
+
+        def write(file: Path) -> None:
+            (codes,) = coded(opened, open_source(file))
             path = target / f"{file.relative_to(folder)}{SUFFIX}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                (codes,) = coded(opened, open_source(file))
-                write_tokens(path, TokenFile(codes, sizes, opened.model_hash))
-            except AudioError as error:
-                refused.append(str(error))
-    if refused:
-        raise AudioError(
-            f"{len(refused)} of {len(files)} files could not be used: " + "; ".join(refused)
-        )
+            write_tokens(path, TokenFile(codes, sizes, model_hash))
+
+        for_each(files, write)
     return target

@@ -151,6 +151,11 @@ class Autoencoder(nn.Module):
         return (sizes,) if sizes else ()
 
     @property
+    def code_rates(self) -> tuple[float, ...]:
+        """Frames of codes per second of each of those levels."""
+        return (self.frame_rate,) * len(self.codebook_sizes)
+
+    @property
     def side_levels(self) -> int:
         """How many of the first levels are side information, not codebooks to leave out or to learn."""
         return 0

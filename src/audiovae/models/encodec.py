@@ -32,7 +32,8 @@ from audiovae.models.segments import (
     runs,
     scale_of_codes,
 )
-from audiovae.nn.seanet import Decoder, Encoder, SeanetConfig, inputs_of
+from audiovae.nn.padded_conv import inputs_of
+from audiovae.nn.seanet import Decoder, Encoder, SeanetConfig
 
 WIDTHS = (2, 4, 8, 16, 32)  # of SEANet, by size; 4 is the published one
 
@@ -254,6 +255,12 @@ class Encodec(Autoencoder):
         """For each level of codes: how many codes each of its codebooks has."""
         sizes = super().codebook_sizes
         return (SCALE_SIZES, *sizes) if self.config.normalise else sizes
+
+    @property
+    def code_rates(self) -> tuple[float, ...]:
+        """Frames of codes per second of each level; of the RMS, segments."""
+        segments = self.sample_rate / self.config.segmentation.stride
+        return (segments, self.frame_rate) if self.config.normalise else (self.frame_rate,)
 
     @property
     def side_levels(self) -> int:

@@ -138,6 +138,11 @@ class Hierarchy(SpecFrame):
         return tuple(level.quantiser.codebook_sizes for level in self.bottleneck.each)
 
     @property
+    def code_rates(self) -> tuple[float, ...]:
+        """Frames of codes per second of each level."""
+        return tuple(self.frame_rate * rate for rate in self.config.rates)
+
+    @property
     def encoder_context(self) -> Context:
         """Samples before and after a latent frame's own that can change it."""
         frame, reach = super().encoder_context, self.bottleneck.reach

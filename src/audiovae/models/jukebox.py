@@ -176,6 +176,11 @@ class Jukebox(Autoencoder):
         return tuple(level.bottleneck.codebook_sizes for level in self._levels)
 
     @property
+    def code_rates(self) -> tuple[float, ...]:
+        """Frames of codes per second of each level."""
+        return tuple(self.frame_rate * rate for rate in self.config.rates)
+
+    @property
     def encoder_context(self) -> Context:
         """Samples before the first and after the last one of a latent frame that can change it."""
         spans = [

@@ -22,7 +22,8 @@ from audiovae.bottlenecks import Bottled, Bottleneck
 from audiovae.bottlenecks.rvq import RVQ, RVQConfig
 from audiovae.errors import ConfigError, expect_codes, expect_waveform
 from audiovae.models.base import Autoencoder, Context, ModelConfig
-from audiovae.nn.seanet import Conv, Decoder, Encoder, SeanetConfig, TransposedConv, inputs_of
+from audiovae.nn.padded_conv import Conv, TransposedConv, inputs_of
+from audiovae.nn.seanet import Decoder, Encoder, SeanetConfig
 from audiovae.nn.transformer import Transformer, TransformerConfig
 
 FRAME_STRIDE = 2  # frames of the transformers to one of the latent

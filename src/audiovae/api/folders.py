@@ -1,0 +1,31 @@
+"""Every sound of a folder through one piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from audiovae.audio.io import FORMATS, shown
+from audiovae.errors import AudioError
+
+
+def sounds_in(folder: Path) -> list[Path]:
+    """The sound files below a folder, in the order of their names.  Raises AudioError if there is none."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+    if not files:
+        raise AudioError(f"there is no sound in {shown(folder)}; {', '.join(FORMATS)} are read")
+    return files
+
+
+def for_each(files: Sequence[Path], work: Callable[[Path], object]) -> None:
+    """Work through files; an AudioError at the end names those that could not be used, the rest is done."""
+    refused = []
+    for file in files:
+        try:
+            work(file)
+        except AudioError as error:
+            refused.append(str(error))
+    if refused:
+        raise AudioError(
+            f"{len(refused)} of {len(files)} files could not be used: " + "; ".join(refused)
+        )
