@@ -13,9 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCORES = 256 * 1024  # of a block on a CPU: 1 MB of float32, what a core's second-level cache holds
+SCORES = (
+    512 * 1024
+)  # of a block on a CPU: 2 MB of float32, near what a core's second-level cache holds
 SCORES_ELSEWHERE = 64 * 1024 * 1024  # on a GPU a block is there to bound memory
-FOLD = 32  # g
+FOLD = 16  # g
 
 
 @torch.no_grad()
