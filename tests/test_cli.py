@@ -130,7 +130,11 @@ def test_info_of_a_folder_of_a_preset_and_of_a_preset_with_options(
     at: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = audiovae.info(at / "model").parameters
-    for line in ("info ./model", "info --model spec_frame --model.size 0"):
+    for line in (
+        "info ./model",
+        "info --model spec_frame --model.size 0",
+        "info spec_frame --model.size 0",
+    ):
         assert main(line.split()) == 0
         assert f"parameters               {weights:,}\n" in capsys.readouterr().out
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from audiovae.config import Config
 
 CHOICES = ("model", "data")  # flags that name something and give it options
+NAMED_FIRST = ("info",)  # verbs whose first word may be the preset that such options go with
 HELP = "Variational autoencoders for audio: from a folder of recordings to a trained model, and back to sound."
 EPILOGUE = "A word without a slash is a built-in name; ./music is the folder. `audiovae VERB --help` lists a verb's flags."
 
@@ -68,6 +69,8 @@ def join_choices(words: Sequence[str]) -> list[str]:
 
     >>> join_choices(["train", "--model", "oobleck", "--model.size=2", "--minutes", "5"])
     ['train', '--minutes', '5', '--model={"preset": "oobleck", "size": 2}']
+    >>> join_choices(["info", "oobleck", "--model.size", "2"])
+    ['info', '--model={"size": 2, "preset": "oobleck"}']
     """
     rest: list[str] = []
     chosen: dict[str, dict[str, Any]] = {}
@@ -90,6 +93,9 @@ def join_choices(words: Sequence[str]) -> list[str]:
         for name in tables:
             table = table.setdefault(name, {})
         table[key] = _read(value) if option else value
+    options = chosen.get("model")
+    if options and "preset" not in options and len(rest) > 1 and rest[0] in NAMED_FIRST:
+        options["preset"] = rest.pop(1)
     return rest + [f"--{family}={json.dumps(options)}" for family, options in chosen.items()]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,28 @@ def test_two_processes_equal_two_micro_batches(
     assert ended(two).differs_from(ended(one)) == []
     logs = [[line.split('"rate"')[0] for line in open(f / "log.jsonl")] for f in (one, two)]
     assert logs[0] == logs[1]
+
+
+def toml_lines(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys; numbers, strings and lists are written alike in JSON and TOML."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from toml_lines(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} = {json.dumps(value)}"
+
+
+def test_torchrun_and_the_command_line_train_the_same(
+    tmp_path: Path, tiny: Tiny, ended: Any
+) -> None:
+    """Really through the launcher and the command line: `torchrun --nproc-per-node 2 -m audiovae train`."""
+    one = run(tiny(accumulate=2, steps=4), tmp_path / "one", quiet=True)
+    settings = tiny(steps=4).model_dump(mode="json", exclude_none=True)
+    (tmp_path / "settings.toml").write_text("\n".join(toml_lines(settings)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = "--nproc-per-node 2 -m audiovae train settings.toml --out two --quiet".split()
+    subprocess.run([*launcher, *command], cwd=tmp_path, check=True)
+    assert ended(tmp_path / "two").differs_from(ended(one)) == []
 
 
 def test_two_processes_resume_and_skip_together(
