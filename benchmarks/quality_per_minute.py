@@ -31,7 +31,7 @@ DAC_WIDTHS = {
 ROWS = {  # name: preset, options, sounds in a batch, seconds of each, learning rate
     "spec_frame": ("spec_frame", {}, 16, 0.375, 1e-3),
     "oobleck": ("oobleck", AT_43_HZ, 2, 0.4, 1.5e-4),
-    "oobleck_narrow": ("oobleck", AT_43_HZ | {"width": 12}, 16, 0.375, 5e-4),
+    "oobleck_narrow": ("oobleck", AT_43_HZ | {"width": 12}, 4, 0.375, 5e-4),
     "dac_vae": ("oobleck", DAC_WIDTHS, 2, 0.4, 1e-4),
 }
 

@@ -135,17 +135,17 @@ def test_the_gradient_is_clipped_and_its_norm_is_logged_unclipped(tiny: Tiny) ->
         return float(torch.cat([p.grad.flatten() for p in weights if p.grad is not None]).norm())
 
     before = norm()
-    assert task._clip_gradients() == pytest.approx(before, rel=1e-5)
+    assert task.descent.clip() == pytest.approx(before, rel=1e-5)
     assert before > 1e-3 and norm() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_only_matrices_and_kernels_decay(tiny: Tiny) -> None:
     task = task_of(tiny())
-    decayed, kept = task.optimizer.param_groups
+    decayed, kept = task.descent.optimizer.param_groups
     assert decayed["weight_decay"] == 0.01 and kept["weight_decay"] == 0.0
     assert {p.ndim > 1 for p in decayed["params"]} == {True}
     assert {p.ndim > 1 for p in kept["params"]} == {False}
-    held = {id(p) for group in task.optimizer.param_groups for p in group["params"]}
+    held = {id(p) for group in task.descent.optimizer.param_groups for p in group["params"]}
     trained = [*task.model.parameters(), *task.objective.parameters()]
     assert held == {id(p) for p in trained}
 

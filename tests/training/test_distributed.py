@@ -45,6 +45,19 @@ def test_two_processes_equal_two_micro_batches(
     assert logs[0] == logs[1]
 
 
+def test_two_processes_play_the_same_game(
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any
+) -> None:
+    """With discriminators, their optimizer and a random window."""
+    judge = {"kind": "patches", "n_ffts": [64], "patch": 8, "width": 8, "depth": 1}
+    game = {"discriminators": [judge], "ramp": {}, "every": 2, "window_seconds": 0.05}
+    settings = {"adversarial": game, "objective": {"name": "spectral"}, "steps": 8}
+    one = run(tiny(accumulate=2, **settings), tmp_path / "one", quiet=True)
+    two = tmp_path / "two"
+    assert in_two_processes(child, lambda: run(tiny(**settings), two, quiet=True)) == [0, 0]
+    assert ended(two).differs_from(ended(one)) == []
+
+
 def toml_lines(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys; numbers, strings and lists are written alike in JSON and TOML."""
     for name, value in table.items():

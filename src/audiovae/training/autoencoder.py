@@ -1,6 +1,7 @@
 """One training step of a variational autoencoder, from the sounds to the averaged weights.
 
     x -> model -> (x_hat, mu, logvar) -> objective -> gradient -> clip -> AdamW -> average of the weights
+                                      -> discriminators, where there are any (training/adversarial.py)
 
 The average follows decay = min(ema_decay, (1 + step) / (10 + step)), so that in a short run it is not still the
 weights of the start (as in TensorFlow's ExponentialMovingAverage).
@@ -16,26 +17,37 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from audiovae.audio.compare import mel_distance, si_sdr, stft_distance
 from audiovae.checkpoint import load_weights
 from audiovae.data import Dataset
+from audiovae.errors import ConfigError
 from audiovae.models import Autoencoder, Reconstruction
 from audiovae.nn.noise import generators, mix
+from audiovae.training.adversarial import Adversary, Turn
 from audiovae.training.checkpoints import State
-from audiovae.training.config import OptimizerConfig, TrainConfig
+from audiovae.training.config import TrainConfig
+from audiovae.training.descent import Descent
 from audiovae.training.diagnostics import CodesMeter, CollapseAlarm, LatentMeter
 from audiovae.training.distributed import ALONE, World
 from audiovae.training.feed import Part
+from audiovae.training.instability import Variety
 from audiovae.training.loop import Outcome
-from audiovae.training.objective import Objective, Weighed
-from audiovae.training.schedules import Progress, warmup_cosine
+from audiovae.training.objective import AT_X_HAT, Objective, Weighed
+from audiovae.training.schedules import Progress
 from audiovae.training.tracking import Report
 
 # streams of random numbers: the posterior's draw, anything else, validation, codes that are revived
 NOISE, CHANCE, VALIDATION, CODES = 1, 2, 3, 4
 CLIPS_TO_HEAR = 4
+FAULTS = {  # figures of a step that must be finite, and what it is called if one is not
+    "loss": "loss",
+    "gradient_norm": "gradient",
+    "discriminator": "discriminator's loss",
+    "discriminator_norm": "discriminator's gradient",
+}
+WITHOUT_SOUND = ("likelihood", "spectrogram")  # default objectives whose x_hat has no gradient
+Pair = tuple[Tensor, Tensor]  # x and x_hat, [B, C, T] each
 
 
 class AutoencoderTask:
@@ -60,29 +72,37 @@ class AutoencoderTask:
         ).to(device)
         self.alarm = CollapseAlarm()
         self.low_precision = uses_bf16(config.precision, device)
-        trained = _Trained(self.model, self.objective)
-        self.forward = world.wrap(trained, device)
-        self.optimizer = _adamw(trained, config.optimizer)
+        self.adversary = self._adversary()
+        trained = _Trained(self.model, self.objective, self.adversary)
+        self.forward = world.wrap(trained, device, partly=trained.freezes)
+        self.descent = Descent(trained, config.optimizer)
 
     def step(self, parts: Sequence[Part], at: Progress) -> Outcome:
         """Make one update from some micro-batches.  A loss or gradient that is not finite changes nothing."""
+        turn = self.adversary.turn(at) if self.adversary else Turn()
         buffers = [buffer.clone() for buffer in self._buffers()]
-        logs = self._accumulate_gradients(parts, at)
-        norm = self._clip_gradients()
-        rate = self._set_learning_rate(at)
-        logs |= {"gradient_norm": norm, "learning_rate": rate}
-        if not (math.isfinite(logs["loss"]) and math.isfinite(norm)):
-            for buffer, before in zip(self._buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            self.model.discard()
-            self.optimizer.zero_grad()
-            what = "gradient" if math.isfinite(logs["loss"]) else "loss"
-            return Outcome(logs, fault=f"non-finite {what}")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.model.commit(mix(at.seed, CODES, at.step))
-        self._average_weights(at)
-        self.objective.commit(logs.get("kl", math.nan))
+        if turn.generator:
+            logs, pairs = self._accumulate_gradients(parts, at)
+            logs["gradient_norm"] = self.descent.clip()
+        else:
+            logs, pairs = {}, self._reconstructions(parts, at)
+        if self.adversary and turn.discriminator:
+            logs |= self.adversary.learn(pairs, at)
+        for name in ("loss", "gradient_norm", "discriminator", "discriminator_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                self._undo(buffers)
+                if self.adversary:
+                    self.adversary.discard()
+                return Outcome(logs, fault=f"non-finite {FAULTS[name]}")
+        if turn.generator:
+            logs["learning_rate"] = self.descent.descend(at)
+            self.model.commit(mix(at.seed, CODES, at.step))
+            self._average_weights(at)
+            self.objective.commit(logs.get("kl", math.nan))
+        else:
+            self._undo(buffers)
+        if self.adversary:
+            self.adversary.commit(turn, at)
         return Outcome(logs)
 
     @torch.no_grad()
@@ -91,7 +111,7 @@ class AutoencoderTask:
 
         The latent is the posterior's mean; a draw from it where the score is the ELBO, which is defined on draws.
         """
-        meter = self._meter()
+        meter, variety = self._meter(), Variety()
         means: dict[str, float] = {}
         clips: list[tuple[Tensor, Tensor]] = []
         seen = 0
@@ -104,66 +124,110 @@ class AutoencoderTask:
                 meter.update(out.codes, len(x) * x.shape[-1] / self.product.sample_rate)
             else:
                 meter.update(*out.moments)
+            if self.adversary:
+                variety.update(x, out.x_hat)
             seen += len(x)
             for name, value in self._figures(out, x, at).items():
                 means[name] = means.get(name, 0.0) + (value - means.get(name, 0.0)) * len(x) / seen
             clips += list(zip(x.cpu(), out.x_hat.cpu(), strict=True))[: CLIPS_TO_HEAR - len(clips)]
         alarms = self.alarm.update(at.step, meter)
+        if self.adversary and self.adversary.turn(at).played:
+            alarms += self.adversary.look(at.step, variety.value)
         score = means["negative_elbo" if self.objective.is_elbo else "mel"]
         return Report(score, means | meter.figures(), clips, alarms, meter.statistics())
 
     def state_dict(self) -> State:
-        """Weights, buffers and moments of the optimizer; what the objective and the alarm remember."""
+        """Weights, buffers and moments of the optimizers; what the objective, the balancer and the alarms remember."""
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": t for name, t in moments.items()}
+        tensors |= {f"optimizer.{name}": t for name, t in self.descent.tensors().items()}
         values = {"objective": self.objective.state_dict(), "alarm": self.alarm.state_dict()}
+        if self.adversary:
+            tensors |= {f"adversary.{name}": t for name, t in self.adversary.tensors().items()}
+            values["adversary"] = self.adversary.state_dict()
         return State(tensors, values)
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state; tensors move to this task's device."""
-        weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = {}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "adversary": {}}
         for name, tensor in state.tensors.items():
             kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            else:
-                number, _, moment = rest.partition(".")
-                moments.setdefault(int(number), {})[moment] = tensor.clone()
-        load_weights(self.model, weights, "the state of the training")
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            parts[kind][rest] = tensor
+        load_weights(self.model, parts["model"], "the state of the training")
+        self.descent.load(parts["optimizer"])
         self.objective.load_state_dict(state.values["objective"])
         self.alarm.load_state_dict(state.values["alarm"])
+        if self.adversary:
+            self.adversary.load(parts["adversary"], state.values["adversary"])
 
-    def _accumulate_gradients(self, parts: Sequence[Part], at: Progress) -> dict[str, float]:
-        """Leave the mean gradient of all micro-batches in the weights; return the means of the terms."""
+    def _adversary(self) -> Adversary | None:
+        """The discriminators of the config, if it has any."""
+        if self.config.adversarial is None:
+            return None
+        if (objective := self.model.config.default_objective) in WITHOUT_SOUND:
+            raise ConfigError(
+                f"{type(self.model).__name__} trains on a {objective}, not on a sound that discriminators could hear; "
+                "leave adversarial out"
+            )
+        return Adversary(
+            self.config.adversarial,
+            channels=self.model.channels,
+            sample_rate=self.model.sample_rate,
+            seed=self.config.seed,
+            device=self.device,
+            low_precision=self.low_precision,
+            world=self.world,
+        )
+
+    def _accumulate_gradients(
+        self, parts: Sequence[Part], at: Progress
+    ) -> tuple[dict[str, float], list[Pair]]:
+        """Leave the mean gradient of all micro-batches in the weights; return the means of the terms, and the sounds."""
         sums: dict[str, float] = {}
+        pairs: list[Pair] = []
         for number, (items, batch) in enumerate(parts, start=1):
-            torch.manual_seed(mix(at.seed, CHANCE, at.step, items.start))
-            eps = generators(at.seed, NOISE, at.step, items=len(items), first=items.start)
+            eps = self._chance(items, at)
             with self._synchronised(number == len(parts)):
                 with self._autocast():
-                    weighed: Weighed = self.forward(batch.x, eps, at)  # x [B, C, T]
-                (weighed.total / len(parts)).backward()
+                    weighed, x_hat = self.forward(batch.x, eps, at)  # x [B, C, T]
+                self._backward(weighed, x_hat, len(parts))
             for name, value in _logs(weighed).items():
                 sums[name] = sums.get(name, 0.0) + value / len(parts)
-        return dict(zip(sums, self.world.mean(list(sums.values())), strict=True))
+            pairs.append((batch.x, x_hat.detach()))
+        return dict(zip(sums, self.world.mean(list(sums.values())), strict=True)), pairs
 
-    def _clip_gradients(self) -> float:
-        """Scale the gradient down to the largest norm allowed; return the norm it had."""
-        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = get_total_norm([p.grad for p in weights if p.grad is not None])
-        clip_grads_with_norm_(weights, self.config.optimizer.clip, norm)
-        return float(norm)
+    def _backward(self, weighed: Weighed, x_hat: Tensor, parts: int) -> None:
+        """The gradient of the total, or of its balanced terms through x_hat and of the others."""
+        if self.adversary is None or self.adversary.balancer is None:
+            (weighed.total / parts).backward()
+            return
+        balanced = {name: weighed.raw[name] for name in weighed.weights if name in AT_X_HAT}
+        gradient = self.adversary.balancer.gradient(balanced, weighed.weights, x_hat)
+        rest = [w * weighed.raw[n] for n, w in weighed.weights.items() if n not in AT_X_HAT]
+        rest = [term for term in rest if term.requires_grad]
+        torch.autograd.backward([x_hat, *rest], [gradient, *(None for _ in rest)])
 
-    def _set_learning_rate(self, at: Progress) -> float:
-        settings = self.config.optimizer
-        rate: float = settings.learning_rate * warmup_cosine(at, settings.warmup, settings.final)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+    @torch.no_grad()
+    def _reconstructions(self, parts: Sequence[Part], at: Progress) -> list[Pair]:
+        """(x, x_hat) of each micro-batch, for a step in which only the discriminators learn."""
+        pairs = []
+        for items, batch in parts:
+            eps = self._chance(items, at)
+            with self._autocast():
+                out = self.model(batch.x, sample=True, generators=eps)
+            pairs.append((batch.x, out.x_hat.float()))
+        return pairs
+
+    def _chance(self, items: range, at: Progress) -> list[torch.Generator]:
+        """Seed torch's own chance for some items of a step; return the generators of their noise."""
+        torch.manual_seed(mix(at.seed, CHANCE, at.step, items.start))
+        return generators(at.seed, NOISE, at.step, items=len(items), first=items.start)
+
+    def _undo(self, buffers: Sequence[Tensor]) -> None:
+        """Leave the model as the step found it."""
+        for buffer, before in zip(self._buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.model.discard()
+        self.descent.forget()
 
     @torch.no_grad()
     def _average_weights(self, at: Progress) -> None:
@@ -226,18 +290,50 @@ class AutoencoderTask:
 
 
 class _Trained(nn.Module):
-    """Model and objective as one module, so that one wrapper joins the gradients of both."""
+    """Model and objective as one module, so that one wrapper joins the gradients of both.
 
-    def __init__(self, model: Autoencoder, objective: Objective) -> None:
+    The discriminators are no part of it: their weights get no gradient here.
+    """
+
+    def __init__(
+        self, model: Autoencoder, objective: Objective, adversary: Adversary | None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.adversary = adversary
+        if self.freezes and type(model).forward is not Autoencoder.forward:
+            raise ConfigError(
+                f"adversarial.freeze_encoder does not fit {type(model).__name__}, whose parts are trained together"
+            )
 
-    def forward(self, x: Tensor, eps: Sequence[torch.Generator], at: Progress) -> Weighed:
-        """x [B, C, T] -> the weighed terms."""
-        out = self.model(x, sample=True, generators=eps)
-        weighed: Weighed = self.objective(out._replace(x_hat=out.x_hat.float()), x, at)
-        return weighed
+    @property
+    def freezes(self) -> bool:
+        """Whether there will be steps that the encoder gets no gradient in."""
+        return self.adversary is not None and self.adversary.config.freeze_encoder
+
+    def forward(
+        self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
+    ) -> tuple[Weighed, Tensor]:
+        """x [B, C, T] -> the weighed terms, and x_hat."""
+        out = self._reconstruct(x, eps, at)
+        out = out._replace(x_hat=out.x_hat.float())
+        ramp = 0.0
+        if self.adversary and self.adversary.turn(at).played:
+            ramp = self.adversary.factor(at)
+            out = out._replace(terms=out.terms | self.adversary.terms(out.x_hat, x, at))
+        weighed: Weighed = self.objective(out, x, at, adversarial=ramp)
+        return weighed, out.x_hat
+
+    def _reconstruct(
+        self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
+    ) -> Reconstruction:
+        if not (self.freezes and self.adversary and self.adversary.turn(at).played):
+            out: Reconstruction = self.model(x, sample=True, generators=eps)
+            return out
+        with torch.no_grad():
+            bottled = self.model.encode(x, sample=True, generators=eps)
+        return Reconstruction(self.model.decode(bottled.z, x.shape[-1]), *bottled)
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -250,17 +346,6 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _adamw(trained: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, not biases and scales."""
-    weights = [p for p in trained.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    # fused: one pass over memory, where torch's default on a CPU makes many
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def _logs(weighed: Weighed) -> dict[str, float]:

@@ -18,22 +18,12 @@ from audiovae.data import DataConfig, NotesData
 from audiovae.errors import CheckpointError
 from audiovae.models import AnyModelConfig
 from audiovae.models.spec_frame import spec_frame
+from audiovae.training.adversarial import AdversarialConfig
+from audiovae.training.descent import OptimizerConfig
 from audiovae.training.objective import ObjectiveConfig
 
 RUN_CONFIG = "config.json"
 RUN_FORMAT = 1
-
-
-class OptimizerConfig(Config):
-    """AdamW (Loshchilov & Hutter 2019) on an averaged, clipped gradient."""
-
-    learning_rate: float = Field(1e-3, gt=0)  # the highest; reached after the warm-up
-    betas: tuple[float, float] = (0.8, 0.99)  # short memory, as GAN vocoders and Stable Audio use
-    weight_decay: float = Field(0.01, ge=0)  # on matrices only, not on biases and scales
-    clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
-    warmup: float = Field(0.02, ge=0, lt=1)  # share of the run over which the rate rises from zero
-    final: float = Field(0.02, ge=0, le=1)  # share of the rate that the cosine decay ends at
-    ema_decay: float = Field(0.999, ge=0, lt=1)  # of the averaged weights; halves after 693 steps
 
 
 class TrainConfig(Config):
@@ -43,6 +33,9 @@ class TrainConfig(Config):
     data: DataConfig = Field(default_factory=NotesData)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    adversarial: AdversarialConfig | None = (
+        None  # a VAE-GAN: the discriminators, and when they play
+    )
 
     minutes: float | None = Field(None, gt=0)  # wall clock; 20 if neither it nor `steps` is given
     steps: int | None = Field(None, ge=1)  # updates of the weights
@@ -74,6 +67,20 @@ class TrainConfig(Config):
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_have_their_source(self) -> TrainConfig:
+        named = {"adversarial", "features"} & self.objective.weights.keys()
+        if named and self.adversarial is None:
+            raise ValueError(
+                f"objective.weights.{min(named)} needs discriminators: set adversarial, if only to {{}}"
+            )
+        balanced = self.adversarial is not None and self.adversarial.balancer is not None
+        if balanced and self.accumulate > 1:
+            raise ValueError(
+                f"a balancer needs the whole batch of a process at once: accumulate must be 1, got {self.accumulate}"
             )
         return self
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from audiovae.errors import LatentError
 from audiovae.latents import LatentFit, LatentStatistics
+from audiovae.training.alarm import Alarm
 
 ACTIVE_VARIANCE = 0.01
 COLLAPSED_SHARE = 1 / 20  # of the dimensions, or of a codebook's codes
@@ -246,38 +247,19 @@ class CollapseAlarm:
     """Looks at a meter now and then and names what is wrong, since when, and what to do."""
 
     def __init__(self, patience: int = 2) -> None:
-        self.patience = patience  # looks in a row before an alarm
-        self._since: dict[str, int] = {}  # alarm: the step that first showed it, while it lasts
-        self._looks: dict[str, int] = {}
+        self._alarm = Alarm(patience)
         self._most_used = 0
 
     def update(self, step: int, meter: Meter) -> list[str]:
         """Take a look after a step; return the alarms that stand, each as "name: seen, since. What to do"."""
         self._most_used = max(self._most_used, meter.used_units)
-        return [
-            f"{name}: {what}, since step {self._since[name]}. {ADVICE[name]}"
-            for name, what in meter.symptoms(self._most_used).items()
-            if self._lasts(name, what is not None, step)
-        ]
+        return self._alarm.look(step, meter.symptoms(self._most_used), ADVICE)
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON can hold it."""
-        return {
-            "since": dict(self._since),
-            "looks": dict(self._looks),
-            "most_used": self._most_used,
-        }
+        return {**self._alarm.state_dict(), "most_used": self._most_used}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to what `state_dict` returned."""
-        self._since, self._looks = dict(state["since"]), dict(state["looks"])
+        self._alarm.load_state_dict(state)
         self._most_used = state["most_used"]
-
-    def _lasts(self, name: str, seen: bool, step: int) -> bool:
-        if not seen:
-            self._since.pop(name, None)
-            self._looks.pop(name, None)
-            return False
-        self._since.setdefault(name, step)
-        self._looks[name] = self._looks.get(name, 0) + 1
-        return self._looks[name] >= self.patience

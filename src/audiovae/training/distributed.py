@@ -47,15 +47,22 @@ class World(NamedTuple):
         first = self.rank * accumulate * items
         return [range(first + m * items, first + (m + 1) * items) for m in range(accumulate)]
 
-    def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module, with its gradients averaged over all processes if there are several."""
+    def wrap(self, module: nn.Module, device: torch.device, *, partly: bool = False) -> nn.Module:
+        """The module, with its gradients averaged over all processes if there are several.
+
+        `partly`: some steps use only a part of its weights.
+        """
         if self.size == 1:
             return module
         ids = [device.index] if device.type == "cuda" else None
         with warnings.catch_warnings():  # the new name of broadcast_buffers is not in torch 2.10
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(
-                module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+                module,
+                device_ids=ids,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=partly,
             )
 
     def any(self, flag: bool) -> bool:

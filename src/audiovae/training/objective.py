@@ -61,6 +61,8 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
 OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0, "spectrogram": 5.0} | {
     name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")
 }
+# Of the terms that discriminators give, from the step on in which they begin
+ADVERSARIAL_WEIGHTS = {"adversarial": 0.1, "features": 5.0}  # Stable Audio's
 # The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
@@ -96,6 +98,7 @@ class Weighed(NamedTuple):
         str, Tensor
     ]  # every term as its loss returned it; "kl" is the true one, without free bits
     weighted: dict[str, float]  # what each adds to the total
+    weights: dict[str, float]  # by which it does, schedules and controller in it
     beta: float  # schedule times controller
 
 
@@ -151,9 +154,17 @@ class Objective(nn.Module):
         return any(self.weights.get(name, 0.0) > 0 for name in ("gaussian", "nll"))
 
     def forward(
-        self, out: Reconstruction, x: Tensor, at: Progress, *, every_window: bool = False
+        self,
+        out: Reconstruction,
+        x: Tensor,
+        at: Progress,
+        *,
+        every_window: bool = False,
+        adversarial: float = 1.0,
     ) -> Weighed:
         """Weigh a reconstruction of x [B, C, T].  With `every_window` (validation) nothing is random.
+
+        `adversarial` is the factor on the weights of the discriminators' terms, which come in `out.terms`.
 
         Raises ConfigError if a weight names a term that neither audiovae nor this model has, or if the model gives a
         term that has no weight.
@@ -179,15 +190,16 @@ class Objective(nn.Module):
             beta = value_at(self.config.beta, at) * float(self.log_control.exp())
             rise = value_at(self.spectral, at)
             factors = {"kl": beta, "stft": rise, "mel": rise, "complex": rise}
-            weighted = {
-                name: weight * factors.get(name, 1.0) * costs[name]
+            factors |= dict.fromkeys(ADVERSARIAL_WEIGHTS, adversarial)
+            weights = {
+                name: weight * factors.get(name, 1.0)
                 for name, weight in self._weights_of(out).items()
                 if weight > 0
             }
+            weighted = {name: weight * costs[name] for name, weight in weights.items()}
             total = torch.stack(list(weighted.values())).sum()
-        return Weighed(
-            total, raw, {name: float(term.detach()) for name, term in weighted.items()}, beta
-        )
+        values = {name: float(term.detach()) for name, term in weighted.items()}
+        return Weighed(total, raw, values, weights, beta)
 
     @torch.no_grad()
     def commit(self, kl_nats_per_second: float) -> None:
@@ -232,9 +244,11 @@ class Objective(nn.Module):
 
     def _weights_of(self, out: Reconstruction) -> dict[str, float]:
         """The table for what this model gives: its own terms with their defaults, no KL where it has none."""
-        own = {name: weight for name, weight in OWN_WEIGHTS.items() if name in out.terms}
+        given = OWN_WEIGHTS | ADVERSARIAL_WEIGHTS
+        own = {name: weight for name, weight in given.items() if name in out.terms}
         absent = {"kl"} if out.moments is None and "kl" not in out.terms else set()
         absent -= set(self.config.weights)
+        absent |= ADVERSARIAL_WEIGHTS.keys() - out.terms.keys()  # they have not begun
         return {n: weight for n, weight in (own | self.weights).items() if n not in absent}
 
     def _free(self, out: Reconstruction) -> bool:
@@ -288,3 +302,6 @@ TERMS: Mapping[str, Callable[[Scene], Tensor]] = {
     "gaussian": _gaussian,
     "kl": _kl,
 }
+
+# Those that depend on the model through x_hat alone, so that a balancer can weigh their gradients there
+AT_X_HAT = (TERMS.keys() - {"kl"}) | ADVERSARIAL_WEIGHTS.keys()

@@ -17,6 +17,7 @@ from audiovae.training.schedules import Progress
 
 WARM_UP_STEPS = 2  # the first steps pay for memory, kernels and file caches
 TIMED_STEPS = 20  # at most, and at most a twentieth of the minutes
+GOLDEN = 0.618  # spreads the timed steps over the run: later ones may cost more than the first
 VALIDATIONS = 20  # in a run
 VALIDATION_SHARE = 0.1  # of the minutes, at most
 
@@ -47,7 +48,7 @@ def measure(task: Task, feed: Feed, seed: int, seconds: float, world: World) -> 
     for step in range(WARM_UP_STEPS + TIMED_STEPS):
         if step == WARM_UP_STEPS:
             timed_from = time.perf_counter()
-        task.step(feed.parts(step), Progress(step, 1_000, seed))
+        task.step(feed.parts(step), Progress(int(1_000 * (step * GOLDEN % 1)), 1_000, seed))
         now = time.perf_counter()
         timed = step + 1 - WARM_UP_STEPS
         if timed > 0 and world.any(now - started > seconds / 20):

@@ -1,0 +1,234 @@
+"""The discriminators' side of a VAE-GAN: their half of a step, and the terms that they give the generator's.
+
+    generator half        x_hat = model(x);  adversarial(D(x_hat)), features(D(x_hat), D(x)) join the objective's terms
+    discriminator half    D descends its loss on x and the same x_hat, detached
+
+Both halves look at the weights as the step found them, so that micro-batches and processes add up exactly; where the
+published trainings update the discriminators first, the generator here meets them one update later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from audiovae.config import Config
+from audiovae.losses.adversarial import (
+    Game,
+    OverJudges,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+)
+from audiovae.losses.discriminators import AnyDiscriminatorConfig, Discriminators, PatchesConfig
+from audiovae.nn.noise import mix
+from audiovae.training.balancer import Balancer, BalancerConfig
+from audiovae.training.descent import Descent, OptimizerConfig
+from audiovae.training.distributed import ALONE, World
+from audiovae.training.instability import InstabilityAlarm
+from audiovae.training.schedules import Progress, Schedule, value_at
+
+WEIGHTS, WINDOW = 5, 6  # streams of random numbers: the discriminators' start, the window of a step
+
+
+class AdversarialConfig(Config):
+    """Who judges, from when on, and what is made of it; the weights are the objective's, `adversarial` and `features`."""
+
+    discriminators: tuple[AnyDiscriminatorConfig, ...] = Field((PatchesConfig(),), min_length=1)
+    normalise: bool = False  # let them hear every sound without its mean and at one peak
+    game: Game = "hinge"
+    over: OverJudges = "mean"  # of the judges' losses
+    relative_features: bool = False  # feature distances relative to the size of the feature
+    over_layers: OverJudges = "mean"  # of a judge's feature distances
+    skip_features: int = Field(0, ge=0)  # first layers of each judge that are not compared
+    # Of both weights: the discriminators begin at `start` (constant: with the run), `stop` ends the warm-up.
+    ramp: Schedule = Schedule(kind="linear", start=0.3, stop=0.4)
+    every: int = Field(1, ge=1)  # steps between two updates of the discriminators
+    alternate: bool = False  # their steps leave the generator as it is
+    freeze_encoder: bool = False  # from `start` on only the decoder learns (RAVE's second phase)
+    window_seconds: float | None = Field(None, gt=0)  # of a crop for them, at random; None: all
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4, clip=10.0)
+    balancer: BalancerConfig | None = None  # None: weights are factors, not shares of the gradient
+
+    def begins(self, at: Progress) -> bool:
+        """Whether the discriminators play at this step."""
+        scale = at.total_steps if self.ramp.unit == "share" else 1
+        return self.ramp.kind == "constant" or at.step >= self.ramp.start * scale
+
+
+class Turn(NamedTuple):
+    """Whose update a step is."""
+
+    generator: bool = True
+    discriminator: bool = False
+    played: bool = False  # whether the discriminators' terms join the objective
+
+
+class Adversary:
+    """The discriminators, their optimizer, and what they did last."""
+
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        *,
+        channels: int,
+        sample_rate: int,
+        seed: int,
+        device: torch.device,
+        low_precision: bool,
+        world: World = ALONE,
+    ) -> None:
+        self.config, self.device, self.low_precision = config, device, low_precision
+        self.sample_rate = sample_rate
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(seed, WEIGHTS))
+            net = Discriminators(config.discriminators, channels, normalise=config.normalise)
+        self.net = net.to(device).train()
+        self.game = world.wrap(_Game(self.net, config), device)
+        self.descent = Descent(self.net, config.optimizer)
+        self.balancer = Balancer(config.balancer, world) if config.balancer else None
+        self.world = world
+        judges = 1 if config.over == "mean" else count_judges(self.net, channels)
+        self.alarm = InstabilityAlarm(config.game, judges)
+
+    def turn(self, at: Progress) -> Turn:
+        """Whose update this step is."""
+        if not self.config.begins(at):
+            return Turn()
+        theirs = at.step % self.config.every == 0
+        return Turn(
+            generator=not (theirs and self.config.alternate), discriminator=theirs, played=True
+        )
+
+    def factor(self, at: Progress) -> float:
+        """Of the weights of both terms."""
+        return value_at(self.config.ramp, at)
+
+    def terms(self, x_hat: Tensor, x: Tensor, at: Progress) -> dict[str, Tensor]:
+        """The generator's half, unweighted scalars.  x_hat, x [B, C, T]; the discriminators get no gradient."""
+        x_hat, x = self._window(x_hat, at), self._window(x, at)
+        config = self.config
+        with _frozen(self.net), self._autocast():
+            with torch.no_grad():
+                real = self.net(x)
+            fake = self.net(x_hat)
+        return {
+            "adversarial": generator_loss(real, fake, config.game, config.over),
+            "features": feature_matching(
+                real,
+                fake,
+                relative=config.relative_features,
+                over_layers=config.over_layers,
+                over=config.over,
+                skip=config.skip_features,
+            ),
+        }
+
+    def learn(self, pairs: Sequence[tuple[Tensor, Tensor]], at: Progress) -> dict[str, float]:
+        """The discriminators' half: leave their gradient, the mean over (x, x_hat) of all micro-batches; return figures."""
+        loss = 0.0
+        for number, (x, x_hat) in enumerate(pairs, start=1):
+            with self._synchronised(number == len(pairs)):
+                with self._autocast():
+                    part = self.game(self._window(x, at), self._window(x_hat, at))
+                (part / len(pairs)).backward()
+            loss += float(part.detach()) / len(pairs)
+        (self._loss,) = self.world.mean([loss])
+        return {"discriminator": self._loss, "discriminator_norm": self.descent.clip()}
+
+    def commit(self, turn: Turn, at: Progress) -> None:
+        """Make the discriminators' update, if the step, proved finite, has one."""
+        if turn.discriminator:
+            self.descent.descend(at)
+            self.alarm.step(self._loss)
+        if self.balancer:
+            self.balancer.commit()
+
+    def discard(self) -> None:
+        """Forget what a step has seen."""
+        self.descent.forget()
+        if self.balancer:
+            self.balancer.discard()
+
+    def look(self, step: int, variety: float) -> list[str]:
+        """The alarms that stand after a step; `variety` is that of the reconstructions."""
+        return self.alarm.look(step, variety, self.balancer.norms if self.balancer else {})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and moments, for a checkpoint."""
+        weights = {f"net.{name}": t for name, t in self.net.state_dict().items()}
+        moments = {f"descent.{name}": t for name, t in self.descent.tensors().items()}
+        return weights | moments
+
+    def state_dict(self) -> dict[str, Any]:
+        """What balancer and alarm remember, as JSON can hold it."""
+        balancer = {"balancer": self.balancer.state_dict()} if self.balancer else {}
+        return {"alarm": self.alarm.state_dict(), **balancer}
+
+    def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go back to what `tensors` and `state_dict` returned."""
+        self.net.load_state_dict(_below("net.", tensors))
+        self.descent.load(_below("descent.", tensors))
+        self.alarm.load_state_dict(values["alarm"])
+        if self.balancer:
+            self.balancer.load_state_dict(values["balancer"])
+
+    def _window(self, x: Tensor, at: Progress) -> Tensor:
+        """The crop of this step, the same of every sound."""
+        if self.config.window_seconds is None:
+            return x
+        length = round(self.config.window_seconds * self.sample_rate)
+        room = max(0, x.shape[-1] - length)
+        first = random.Random(mix(at.seed, WINDOW, at.step)).randint(0, room)
+        return x[..., first : first + length]
+
+    def _autocast(self) -> Any:
+        kind = self.device.type
+        return torch.autocast(kind, torch.bfloat16) if self.low_precision else nullcontext()
+
+    def _synchronised(self, last: bool) -> Any:
+        """Join the processes' gradients in the last micro-batch only."""
+        if isinstance(self.game, DistributedDataParallel) and not last:
+            return self.game.no_sync()
+        return nullcontext()
+
+
+def count_judges(net: Discriminators, channels: int) -> int:
+    """How many verdicts the discriminators give."""
+    x = torch.zeros(1, channels, 4096, device=next(net.parameters()).device)
+    with torch.no_grad():
+        return len(net(x))
+
+
+class _Game(nn.Module):
+    """The discriminators' loss as one module, so that a wrapper joins its gradients."""
+
+    def __init__(self, net: Discriminators, config: AdversarialConfig) -> None:
+        super().__init__()
+        self.net, self.config = net, config
+
+    def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """x, x_hat [B, C, T] -> the loss."""
+        real, fake = self.net(x), self.net(x_hat.detach())
+        return discriminator_loss(real, fake, self.config.game, self.config.over)
+
+
+@contextmanager
+def _frozen(net: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a net and none stay in it."""
+    net.requires_grad_(False)
+    try:
+        yield
+    finally:
+        net.requires_grad_(True)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
