@@ -17,7 +17,7 @@ LEVELS = [
     {"errors"},
     {"config", "memory", "paths"},
     {"audio", "nn"},
-    {"bottlenecks", "losses", "data", "latents"},
+    {"bottlenecks", "losses", "data", "latents", "recipes"},
     {"models"},
     {"evaluation"},
     {"checkpoint"},

@@ -47,9 +47,18 @@ def parse(kind: type[Parsed] | Any, values: Any, where: str = "") -> Parsed:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings.  Raises ConfigError with the line where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the settings in {path}: {error}") from None
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Settings written in TOML.  Raises ConfigError with the line where it cannot be read."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"cannot read the settings in {where}: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -186,14 +186,6 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(tiny: Tiny) -> None:
     assert moved >= set(names) - encoder - {n for n in names if "scale" in n and n not in moved}
 
 
-def test_a_family_whose_parts_are_trained_together_cannot_freeze(tiny: Tiny) -> None:
-    config = gan(tiny, freeze_encoder=True).model_copy(
-        update={"model": resolve("jukebox", {"size": 0, "sample_rate": 8_000})}
-    )
-    with pytest.raises(ConfigError, match="freeze_encoder does not fit Jukebox"):
-        task_of(config)
-
-
 def test_a_family_that_trains_on_a_likelihood_has_nothing_to_hear(tiny: Tiny) -> None:
     model = resolve("wave_vae", {"size": 0, "sample_rate": 8_000})
     with pytest.raises(

@@ -21,7 +21,11 @@ from audiovae.training.objective import NAMED_WEIGHTS, TERMS, Objective, Objecti
 from audiovae.training.schedules import Progress
 
 # the tables that ask nothing of the model but a Gaussian latent
-PLAIN = [name for name, weights in NAMED_WEIGHTS.items() if weights.keys() <= TERMS.keys()]
+PLAIN = [
+    name
+    for name, weights in NAMED_WEIGHTS.items()
+    if 0 < len(weights.keys() & TERMS.keys()) == len(weights)
+]
 
 RATE = 8_000
 NOW = Progress(step=5, total_steps=10, seed=1)

@@ -19,6 +19,7 @@ from audiovae.errors import ConfigError, did_you_mean
 from audiovae.models import AnyModelConfig, ModelConfig, resolve
 
 DEFAULT_MODEL = "spec_frame"
+NAMES = {"preset", "kind", "path"}  # the options that say which one it is
 DEFAULT_DATA = "notes"
 
 
@@ -52,10 +53,12 @@ def data_config(choice: str | Mapping[str, Any] | Config | None) -> DataSettings
 def merged(
     below: str | Mapping[str, Any] | Config | None, above: str | Mapping[str, Any] | Config | None
 ) -> str | Mapping[str, Any] | Config | None:
-    """A choice with another laid over it: options alone change it, a name of its own replaces it."""
+    """A choice with another laid over it: options alone change it, a name of its own replaces what it names."""
     if above is None or below is None:
         return below if above is None else above
-    if isinstance(above, Mapping) and not {"preset", "kind"} & above.keys():
+    if isinstance(below, Mapping) and not NAMES & below.keys() and not isinstance(above, Config):
+        return overlaid(below, _options(above, ""))  # options that were waiting for a name
+    if isinstance(above, Mapping) and not NAMES & above.keys():
         base = below.model_dump() if isinstance(below, Config) else _options(below, "")
         return overlaid(base, above)
     return above

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from audiovae.audio.levels import amplitude, peak
+from audiovae.audio.levels import amplitude, loudness, peak
 from audiovae.config import Config
 
 POLE = 0.9  # r; the impulse response falls below 1e-7 within 160 samples
@@ -26,6 +26,9 @@ TURN_HZ = (20.0, 8_000.0)  # where the phase turns fastest
 class Augment(Config):
     """How likely each change is, and how large; all zero leaves every crop as it is."""
 
+    loudness_lufs: float | None = Field(
+        None, ge=-60, le=0
+    )  # bring every crop to it; None: as it is
     gain: float = Field(default=0.5, ge=0, le=1)  # probability
     gain_db: float = Field(default=6.0, ge=0, le=60)  # at most, up or down; never past full scale
     # off: they ask for a wider world than minutes of training teach; try 0.5 each for hours
@@ -38,6 +41,8 @@ def augment(x: Tensor, sample_rate: int, settings: Augment, rng: Random) -> Tens
     """Change a crop [C, T]. The number of draws is fixed, so one setting does not move the others."""
     gain, polarity, phase, swap = (rng.random() for _ in range(4))
     level, turn = rng.random(), rng.random()
+    if settings.loudness_lufs is not None:
+        x = at_loudness(x, sample_rate, settings.loudness_lufs)
     if phase < settings.phase:
         x = all_pass(x, turn_frequency(turn, sample_rate), sample_rate)
     if swap < settings.swap and len(x) == 2:
@@ -47,6 +52,15 @@ def augment(x: Tensor, sample_rate: int, settings: Augment, rng: Random) -> Tens
     if gain < settings.gain:
         x = x * bounded_gain(x, settings.gain_db * (2 * level - 1))
     return x
+
+
+def at_loudness(x: Tensor, sample_rate: int, lufs: float) -> Tensor:
+    """x [C, T] at this loudness, or at full scale where that is less; silence stays."""
+    now = loudness(x, sample_rate)
+    if not math.isfinite(now):
+        return x
+    louder = x * amplitude(lufs - now)
+    return louder / max(1.0, peak(louder))
 
 
 def bounded_gain(x: Tensor, level_db: float) -> float:

@@ -75,7 +75,7 @@ class Reconstruction(NamedTuple):
 class Autoencoder(nn.Module):
     """Base of every family: checks at the border, `encode` / `decode` / `forward` in one form.
 
-    A family gives `bottle` and `synthesise`, and the two contexts; one whose bottleneck is not `self.bottleneck` gives
+    A family gives `bottle` and `synthesise`, and the two contexts, and `reconstruct` if it has terms of its own; one whose bottleneck is not `self.bottleneck` gives
     `codebook_sizes` and `from_codes` too.
     """
 
@@ -233,6 +233,12 @@ class Autoencoder(nn.Module):
     ) -> Reconstruction:
         """Encode and decode.  x [B, C, T] -> x_hat [B, C, T], with the bottleneck's result."""
         bottled = self.encode(x, sample=sample, generators=generators)
+        return self.reconstruct(bottled, x, generators=generators)
+
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
+    ) -> Reconstruction:
+        """The second half of `forward`: decode, and add the terms that only the family knows."""
         return Reconstruction(self.decode(bottled.z, x.shape[-1]), *bottled)
 
     def _samples(self, frames: int) -> int:

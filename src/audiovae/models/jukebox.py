@@ -127,14 +127,13 @@ class Jukebox(Autoencoder):
         codes = tuple(part.codes[0] for part in parts)
         return Bottled(z=torch.cat(folded, 1), codes=codes, moments=None, terms=terms)
 
-    def forward(
-        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
-        """Encode, and decode every level.  x [B, C, T] -> the finest level's x_hat, with the losses of all.
+        """Decode every level.  x [B, C, T] -> the finest level's x_hat, with the losses of all.
 
         The terms are those of the bottlenecks and "l2", "linf" and "multispectral", each summed over the levels.
         """
-        bottled = self.encode(x, sample=sample, generators=generators)
         parts = zip(self._levels, self._parts(bottled.z), strict=True)
         sounds = [level.decoder(part)[..., : x.shape[-1]] for level, part in parts]
         kind = torch.promote_types(x.dtype, torch.float32)

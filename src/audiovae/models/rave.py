@@ -27,7 +27,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from audiovae.audio.pqmf import PQMF
 from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, GaussianConfig, build_bottleneck
 from audiovae.errors import ConfigError
-from audiovae.models.base import Autoencoder, Context, ModelConfig
+from audiovae.losses.published import rave_distance
+from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
 from audiovae.nn.conv import inputs_of, same_conv
 
 WIDTHS = (2, 24, 48, 96)  # by size; 3 is the published one
@@ -131,14 +132,31 @@ class RaveV2(Autoencoder):
         bottled: Bottled = self.bottleneck(h, sample=sample, generators=generators)
         return bottled
 
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
+    ) -> Reconstruction:
+        """Also gives the term "multiband": RAVE's spectral distance between the bands, before they are one sound."""
+        bands_hat = self.bands(bottled.z)
+        padded = nn.functional.pad(x, (0, -x.shape[-1] % self.hop_length))
+        with torch.autocast(x.device.type, enabled=False):
+            distance = rave_distance(bands_hat.float(), self.pqmf(padded.float()))
+        terms = bottled.terms | {"multiband": distance}
+        x_hat = self.pqmf.inverse(bands_hat)[..., : x.shape[-1]]
+        return Reconstruction(x_hat, *bottled._replace(terms=terms))
+
     def synthesise(self, z: Tensor) -> Tensor:
         """z [B, D, F] -> x_hat [B, C, F * hop_length]."""
+        return self.pqmf.inverse(self.bands(z))
+
+    def bands(self, z: Tensor) -> Tensor:
+        """z [B, D, F] -> the bands of x_hat, [B, planes, F * prod(ratios)]."""
         h = self.decoder(z)
         wave, amplitude = self.head(h).chunk(2, dim=1)  # [B, planes, F * prod(ratios)] each
         bands = wave * amplitude.sigmoid()
         if self.noise is not None:
             bands = bands + self.noise(h, z)
-        return self.pqmf.inverse(bands.tanh())
+        out: Tensor = bands.tanh()
+        return out
 
     @property
     def encoder_context(self) -> Context:

@@ -183,11 +183,10 @@ class SpecConv(Autoencoder):
             )
         return super().encode(x, sample=sample, generators=generators)
 
-    def forward(
-        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
         """Also gives the term "spectrogram": the mean distance of the log spectrograms in decades; 0.05 is 1 dB."""
-        bottled = self.encode(x, sample=sample, generators=generators)
         bands_hat = self.spectrogram(bottled.z)
         distance = (bands_hat - self._listened(x)).abs().mean()
         x_hat = self._played(bands_hat, len(x))[..., : x.shape[-1]]

@@ -184,14 +184,13 @@ class TokenTransformer(Autoencoder):
         whole = (h.unflatten(0, (len(x), -1)).flatten(1, 2)[:, : x.shape[-1]] for h in logits)
         return tuple(functional.log_softmax(h.float(), dim=-1) for h in whole)
 
-    def forward(
-        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
-        """Encode and decode.  x [B, K, F] -> x_hat [B, K, F], each code the most likely after the true ones before it.
+        """Decode.  x [B, K, F] -> x_hat [B, K, F], each code the most likely after the true ones before it.
 
         Terms "nll" and "kl" in nats per second, averaged over the batch; padding counts as time that costs nothing.
         """
-        bottled = self.encode(x, sample=sample, generators=generators)
         log_probs = self.log_probs(bottled.z, x, self._hidden(x, generators))
         x_hat = torch.stack([log_p.argmax(-1) for log_p in log_probs], dim=1)
         seconds = x.shape[-1] / self.signal_rate

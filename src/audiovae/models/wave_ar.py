@@ -94,14 +94,13 @@ class WaveVAE(Autoencoder):
         self.decoder = WaveNet(config.width, dilations, self.family.n_parameters)
         self.condition = nn.Conv1d(self.latent_dim, self.decoder.condition_width, 1)
 
-    def forward(
-        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    def reconstruct(
+        self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
-        """Encode, and hear how likely the sound is.  x [B, 1, T] -> terms "nll" (nats per second) and "kl".
+        """Hear how likely the sound is.  x [B, 1, T] -> terms "nll" (nats per second) and "kl".
 
         x_hat [B, 1, T] is the expected sample given z and the true samples before it, in training and in evaluation.
         """
-        bottled = self.encode(x, sample=sample, generators=generators)
         said = self.predict(x, bottled.z)
         x_hat = self.family.mean(said)[:, None]
         seconds = x.shape[-1] / self.sample_rate

@@ -302,10 +302,6 @@ class _Trained(nn.Module):
         self.model = model
         self.objective = objective
         self.adversary = adversary
-        if self.freezes and type(model).forward is not Autoencoder.forward:
-            raise ConfigError(
-                f"adversarial.freeze_encoder does not fit {type(model).__name__}, whose parts are trained together"
-            )
 
     @property
     def freezes(self) -> bool:
@@ -333,7 +329,7 @@ class _Trained(nn.Module):
             return out
         with torch.no_grad():
             bottled = self.model.encode(x, sample=True, generators=eps)
-        return Reconstruction(self.model.decode(bottled.z, x.shape[-1]), *bottled)
+        return self.model.reconstruct(bottled, x, generators=eps)
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:

@@ -26,6 +26,7 @@ class OptimizerConfig(Config):
     schedule: Literal["cosine", "exponential", "inverse", "linear"] = "cosine"  # of the rate
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the run over which the rate rises from zero
     final: float = Field(0.02, ge=0, le=1)  # share of the rate that cosine and linear end at
+    linear_steps: int | None = Field(None, ge=1)  # linear: when it ends; None: with the run
     gamma: float = Field(0.999996, gt=0, le=1)  # exponential: the rate of a step over the last's
     inverse_steps: float = Field(200_000, gt=0)  # inverse: falls as 1 / sqrt(1 + step / this)
     ema_decay: float = Field(0.999, ge=0, lt=1)  # of the averaged weights; halves after 693 steps
@@ -105,6 +106,7 @@ def rate_factor(config: OptimizerConfig, at: Progress) -> float:
         case "exponential":
             factor = config.gamma**at.step
         case "linear":
-            factor = 1 - (1 - config.final) * at.step / max(1, at.total_steps - 1)
+            stop = config.linear_steps or max(1, at.total_steps - 1)
+            factor = 1 - (1 - config.final) * min(1.0, at.step / stop)
     rising = int(config.warmup * at.total_steps)
     return float(factor * min(1.0, (at.step + 1) / (rising + 1)))

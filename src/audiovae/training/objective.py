@@ -11,6 +11,7 @@ Named tables of weights:
     jukebox   the losses of losses/jukebox.py, summed over its levels by the model
     magnitude   the terms of "spectral" that need no phase, from the first step on: for `spec_conv`
     spectrogram nothing but the model's own term of that name: its sound has no gradient (`spec_conv` with Griffin-Lim)
+    bare      nothing: the weights are all said one by one, as in the recipes
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
 A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
@@ -33,6 +34,7 @@ from audiovae.audio.spectra import Spectra, View
 from audiovae.config import Config
 from audiovae.errors import ConfigError, did_you_mean
 from audiovae.losses.divergence import kl_rate
+from audiovae.losses.published import a_weighted_stft, audiocraft_mel, rave_distance
 from audiovae.losses.spectral import (
     COMPLEX_WINDOWS,
     WINDOWS,
@@ -55,19 +57,26 @@ NAMED_WEIGHTS: dict[str, dict[str, float]] = {
     "jukebox": {"l2": 1.0, "linf": 0.02, "multispectral": 1.0, "commitment": 0.02},
     "magnitude": {"stft": 0.15, "mel": 1.0, "kl": 2.5e-6},
     "spectrogram": {"spectrogram": 5.0, "kl": 2.5e-6},
+    "bare": {},
 }
 # Of terms that only some models give; a named table above counts only those that the model has
 # 5: the mel term is a sum over seven windows, that of the spectrogram has one
-OWN_WEIGHTS = {"commitment": 0.25, "codebook": 1.0, "nll": 1.0, "spectrogram": 5.0} | {
-    name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")
-}
+OWN_WEIGHTS = {
+    "commitment": 0.25,
+    "codebook": 1.0,
+    "nll": 1.0,
+    "spectrogram": 5.0,
+    "multiband": 0.0,  # RAVE's, for its recipe
+} | {name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")}
 # Of the terms that discriminators give, from the step on in which they begin
 ADVERSARIAL_WEIGHTS = {"adversarial": 0.1, "features": 5.0}  # Stable Audio's
 # The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
 # still, and out of there the waveform is hardly learned any more.
 NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
 _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million either way
-Named = Literal["spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram"]
+Named = Literal[
+    "spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram", "bare"
+]
 
 
 class ObjectiveConfig(Config):
@@ -196,6 +205,10 @@ class Objective(nn.Module):
                 for name, weight in self._weights_of(out).items()
                 if weight > 0
             }
+            if not weights:
+                raise ConfigError(
+                    "no term of the objective has a weight; set one, such as objective.weights.mel 1"
+                )
             weighted = {name: weight * costs[name] for name, weight in weights.items()}
             total = torch.stack(list(weighted.values())).sum()
         values = {name: float(term.detach()) for name, term in weighted.items()}
@@ -299,6 +312,9 @@ TERMS: Mapping[str, Callable[[Scene], Tensor]] = {
     "mel": _mel,
     "l1": lambda scene: l1(scene.out.x_hat, scene.x),
     "complex": lambda scene: compressed_complex(scene.spectra, scene.complex_windows),
+    "a_weighted_stft": lambda scene: a_weighted_stft(scene.out.x_hat, scene.x, scene.sample_rate),
+    "audiocraft_mel": lambda scene: audiocraft_mel(scene.out.x_hat, scene.x, scene.sample_rate),
+    "rave": lambda scene: rave_distance(scene.out.x_hat, scene.x),
     "gaussian": _gaussian,
     "kl": _kl,
 }

@@ -3,6 +3,7 @@
     linear    t                        cosine   (1 - cos(pi t)) / 2
     sigmoid   logistic of 12 (t - 1/2), stretched to reach 0 and 1     (Bowman 2016)
     cyclical  t runs from 0 to 1 in the first half of each cycle, then stays 1   (Fu 2019)
+    log       log(value) goes in a line from log(low) to log(high)               (RAVE's beta)
 
 with t = (step - start) / (stop - start) held in [0, 1].
 """
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 
 from audiovae.config import Config
 
-Shape = Literal["constant", "linear", "cosine", "sigmoid", "cyclical"]
+Shape = Literal["constant", "linear", "cosine", "sigmoid", "cyclical", "log"]
 
 _STEEPNESS = 12.0  # of the sigmoid: nine tenths of the way happens in the middle half
 
@@ -44,6 +45,8 @@ class Schedule(Config):
     def _ordered(self) -> Self:
         if self.stop <= self.start:
             raise ValueError(f"start must lie before stop, got {self.start:g} and {self.stop:g}")
+        if self.kind == "log" and not self.low > 0:
+            raise ValueError(f"a log schedule must start above 0, got low {self.low:g}")
         if self.unit == "share" and self.stop > 1:
             raise ValueError(
                 f'stop is a share of the run up to 1, got {self.stop:g}; for steps set unit to "steps"'
@@ -83,6 +86,8 @@ def ramp(
     [0.0, 1.0, 2.0]
     """
     share = min(1.0, max(0.0, (step - start) / (stop - start)))
+    if shape == "log":
+        return float(low ** (1 - share) * high**share)
     return low + (high - low) * _rise(share, shape, cycles)
 
 
@@ -103,7 +108,7 @@ def _rise(share: float, shape: Shape, cycles: int) -> float:
     match shape:
         case "constant":
             return 1.0
-        case "linear":
+        case "linear" | "log":
             return share
         case "cosine":
             return (1 - math.cos(math.pi * share)) / 2
