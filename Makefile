@@ -6,7 +6,7 @@ V := .venv/bin
 PIP := $(V)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 PYTEST := $(V)/python -m pytest -q -n 2 --timeout 600
 BENCHMARKS := code_speed train_step codebook_search wave_sampling token_collapse \
-  hierarchy front_end quality_per_minute families
+  hierarchy front_end quality_per_minute families discriminators
 .DEFAULT_GOAL := demo
 .DELETE_ON_ERROR:
 

@@ -27,7 +27,7 @@ from audiovae.training.run import run
 CLIP_SECONDS = 10.0
 CLIPS = 12
 # Of a run's config what decides what is learned: a row is known by it, besides its name and minutes
-PARTS = ("model", "objective", "data", "optimizer", "batch_size")
+PARTS = ("model", "objective", "data", "optimizer", "adversarial", "batch_size")
 PLACES = ("path", "valid", "soundfont")  # where data and codec lie is this machine's affair
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.signal import lfilter
 
+from audiovae.audio.levels import loudness
 from audiovae.data.augment import POLE, Augment, all_pass, augment, bounded_gain, turn_frequency
 
 OFF = Augment(gain=0, polarity=0, phase=0, swap=0)
@@ -80,3 +81,17 @@ def test_the_phase_turns_below_nyquist_at_every_rate(rate: int) -> None:
     assert places == sorted(places)
     assert places[0] == 20
     assert places[-1] < 0.45 * rate
+
+
+def test_every_crop_is_brought_to_one_loudness_but_never_past_full_scale() -> None:
+    torch.manual_seed(0)
+    settings = Augment(gain=0.0, loudness_lufs=-16.0)
+    soft = 0.01 * torch.randn(2, 44_100)
+    assert loudness(augment(soft, 44_100, settings, Random(0)), 44_100) == pytest.approx(
+        -16, abs=0.01
+    )
+    clicks = torch.zeros(2, 44_100)
+    clicks[:, ::4_000] = 0.1  # soft on the whole, with peaks that the level would clip
+    assert float(augment(clicks, 44_100, settings, Random(0)).abs().max()) == pytest.approx(1.0)
+    silence = torch.zeros(2, 100)
+    assert torch.equal(augment(silence, 44_100, settings, Random(0)), silence)

@@ -1,0 +1,73 @@
+"""What a discriminator costs and what it buys: the default model against each of them, in the same minutes.
+
+    python benchmarks/discriminators.py [--minutes 20] [--rows none patches ...]
+
+The music and the held-out clips are those of the benchmark `quality_per_minute`. The discriminators begin at three
+tenths of the run; since minutes are equal, one that costs much leaves fewer steps. Wide ones hear a crop of a fifth of a
+second at random, a half of what the model is trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from _quality import measure, music, page
+
+from audiovae.models import resolve
+from audiovae.training.config import TrainConfig
+
+METRICS = ("mel", "stft", "si_sdr", "visqol")
+CROP = {"window_seconds": 0.1875}
+ROWS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "patches": {},
+    "patches, crops": CROP,
+    "stft, EnCodec's, crops": {"discriminators": [{"kind": "stft"}], **CROP},
+    "bands, DAC's, crops": {
+        "discriminators": [{"kind": "bands"}],
+        "game": "lsgan",
+        "normalise": True,
+        **CROP,
+    },
+    "period, DAC's, crops": {
+        "discriminators": [{"kind": "period"}],
+        "game": "lsgan",
+        "normalise": True,
+        **CROP,
+    },
+    "scale, RAVE's, crops": {
+        "discriminators": [{"kind": "scale"}],
+        "relative_features": True,
+        "skip_features": 1,
+        **CROP,
+    },
+}
+
+
+def config_of(row: str, minutes: float) -> TrainConfig:
+    """The training of a row."""
+    return TrainConfig(
+        model=resolve("spec_frame", {}),
+        data=music(),
+        adversarial=ROWS[row],
+        minutes=minutes,
+        tensorboard=False,
+    )
+
+
+def main() -> None:
+    """Train what is missing, write the page, print it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/discriminators.json"))
+    options = parser.parse_args()
+    rows = {row: config_of(row, options.minutes) for row in options.rows}
+    results = measure(options.out, options.minutes, rows, METRICS)
+    print(page(results, "Discriminators", __doc__))
+
+
+if __name__ == "__main__":
+    main()
