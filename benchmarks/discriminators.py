@@ -24,6 +24,7 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "patches": {},
     "patches, crops": CROP,
+    "patches of 1024, crops": {"discriminators": [{"kind": "patches", "n_ffts": [1024]}], **CROP},
     "stft, EnCodec's, crops": {"discriminators": [{"kind": "stft"}], **CROP},
     "bands, DAC's, crops": {
         "discriminators": [{"kind": "bands"}],

@@ -8,6 +8,7 @@ import torch
 
 from audiovae.config import parse
 from audiovae.data.augment import Augment
+from audiovae.data.base import shape_json
 from audiovae.data.notes import FAMILIES, LEAD_SECONDS, Note, NotesData, NotesDataset, open_notes
 from audiovae.errors import ConfigError, DataError
 
@@ -196,3 +197,15 @@ def test_more_than_two_channels_are_refused() -> None:
 def test_settings_that_cannot_be_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(NotesData, values)
+
+
+def test_settings_that_came_later_are_no_part_of_a_fingerprint_while_they_are_at_rest() -> None:
+    """So that runs of an older audiovae can be resumed: this is the text that it hashed."""
+    before = (
+        '{"segment_seconds":0.375,"kind":"notes","programs":[0,119],"pitches":[36,84],"velocities":[60,110],'
+        '"hold_seconds":1.25,"release_seconds":0.5,"valid_share":0.05,"valid_seconds":1.5,"valid_crops":64,'
+        '"augment":{"gain":0.5,"gain_db":6.0,"polarity":0.0,"phase":0.0,"swap":0.0}}'
+    )
+    assert shape_json(NotesData(), {"soundfont"}) == before
+    louder = NotesData(augment={"loudness_lufs": -16.0})
+    assert shape_json(louder, {"soundfont"}) != before

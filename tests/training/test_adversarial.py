@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -167,23 +168,53 @@ def test_a_bad_number_changes_nothing_on_either_side(tiny: Tiny) -> None:
     assert not any(changed(ours[name], its[name]) for name in ours)
 
 
-def test_a_frozen_encoder_stays_and_the_decoder_learns(tiny: Tiny) -> None:
-    task = task_of(gan(tiny, freeze_encoder=True))
+@pytest.mark.parametrize("bottleneck", ["gaussian", "vq"])
+def test_a_frozen_encoder_stays_and_the_decoder_learns(tiny: Tiny, bottleneck: str) -> None:
+    config = gan(
+        tiny, freeze_encoder=True, ramp=Schedule(kind="linear", start=2, stop=3, unit="steps")
+    )
+    if bottleneck == "vq":
+        fields = {"kind": "vq", "latent_dim": 4, "codebook_size": 16}
+        model = resolve(
+            "spec_frame", {"size": 0, "sample_rate": 8_000, "channels": 1, "bottleneck": fields}
+        )
+        config = config.model_copy(update={"model": model})
+    task = task_of(config)
+    for step in range(2):
+        task.step(parts_of(task, step), Progress(step, 24, 0))
     before = weights(task)["model"]
-    task.step(parts_of(task, 0), Progress(0, 24, 0))
+    task.step(parts_of(task, 2), Progress(2, 24, 0))
     moved = changed(before, weights(task)["model"])
-    x = parts_of(task, 0)[0].batch.x
-    bottled = task.model.encode(x)
-    assert bottled.moments is not None
-    heard = torch.autograd.grad(
-        bottled.moments[0].sum() + bottled.moments[1].sum(),
-        list(task.model.parameters()),
-        allow_unused=True,
+    z = torch.randn(1, task.model.latent_dim, 4)
+    decoder = torch.autograd.grad(
+        task.model.decode(z).square().sum(), list(task.model.parameters()), allow_unused=True
     )
     names = [name for name, _ in task.model.named_parameters()]
-    encoder = {name for name, g in zip(names, heard, strict=True) if g is not None}
-    assert moved and not moved & encoder
-    assert moved >= set(names) - encoder - {n for n in names if "scale" in n and n not in moved}
+    assert moved == {name for name, g in zip(names, decoder, strict=True) if g is not None}
+
+
+def test_the_balancer_leaves_the_other_terms_their_weight(tiny: Tiny) -> None:
+    """The gradient of every weight: the balanced one at x_hat passed on, plus that of the weighed KL."""
+    config = gan(tiny, balancer={"items": 5})
+    task, reference = task_of(config), task_of(config)
+    part, at = parts_of(task, 0)[0], Progress(0, 24, 0)
+    eps = reference._chance(part.items, at)
+    weighed, x_hat = reference.forward(part.batch.x, eps, at)
+    balanced = torch.zeros_like(x_hat)
+    names = [n for n in weighed.weights if n != "kl"]
+    for name in names:
+        (g,) = torch.autograd.grad(weighed.raw[name], x_hat, retain_graph=True)
+        norm = g.flatten(1).norm(dim=1).mean()
+        share = weighed.weights[name] / sum(weighed.weights[n] for n in names)
+        balanced += 5 / len(x_hat) * share * g / norm
+    known = torch.autograd.grad(
+        [x_hat, weighed.weights["kl"] * weighed.raw["kl"]],
+        list(reference.model.parameters()),
+        [balanced, None],
+    )
+    task._accumulate_gradients([part], at)
+    for p, gradient in zip(task.model.parameters(), known, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_family_that_trains_on_a_likelihood_has_nothing_to_hear(tiny: Tiny) -> None:
@@ -194,11 +225,73 @@ def test_a_family_that_trains_on_a_likelihood_has_nothing_to_hear(tiny: Tiny) ->
         task_of(gan(tiny).model_copy(update={"model": model}))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alternate": True}, "every must be at least 2, got 1"),
+        (
+            {"freeze_encoder": True, "balancer": {}},
+            "freeze_encoder does not go together with a balancer",
+        ),
+        ({"discriminators": [{"kind": "period", "widths": [4, 4]}]}, "strides must hold 2 numbers"),
+        ({"discriminators": [{"kind": "bands", "edges": [0.5, 0.1]}]}, "edges must rise"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        AdversarialConfig(**settings)
+
+
+def test_skipping_every_layer_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"skip_features 1 leaves no layer .* has 1"):
+        task_of(gan(tiny, skip_features=1))
+
+
+def test_a_purely_adversarial_training_can_be_validated(tiny: Tiny) -> None:
+    config = gan(tiny)
+    objective = {"name": "bare", "weights": {"adversarial": 1.0, "features": 4.0}}
+    task = task_of(tiny(objective=objective, adversarial=config.adversarial))
+    outcome = task.step(parts_of(task, 0), Progress(0, 24, 0))
+    assert outcome.fault is None
+    assert {n for n in outcome.logs if n.startswith("weighted.")} == {
+        "weighted.adversarial",
+        "weighted.features",
+    }
+    assert task.validate(Progress(1, 24, 0)).figures["total"] == 0
+
+
+def test_figures_of_the_discriminators_are_in_every_line_once_they_play(
+    tmp_path: Path, tiny: Tiny
+) -> None:
+    config = gan(tiny, steps=12, every=2, alternate=True).model_copy(update={"log_every": 2})
+    folder = run(config, tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "validation" not in line]
+    assert len(lines) == 6 and all("discriminator" in line for line in lines)
+
+
+def test_the_same_settings_resume_a_run(tmp_path: Path, tiny: Tiny) -> None:
+    """Though they name less of a discriminator than the run folder holds."""
+    settings = {
+        "discriminators": [{"kind": "patches", "n_ffts": [64], "patch": 8, "width": 8}],
+        "ramp": {},
+    }
+    config = tiny(objective={"name": "spectral"}, adversarial=settings, steps=4)
+    run(config, tmp_path / "run", quiet=True)
+    again = tiny(objective={"name": "spectral"}, adversarial=settings, steps=4)
+    run(again, tmp_path / "run", resume=True, quiet=True)
+    other = tiny(objective={"name": "spectral"}, adversarial={**settings, "game": "lsgan"}, steps=4)
+    with pytest.raises(ConfigError, match=r"adversarial\.game was hinge, now lsgan"):
+        run(other, tmp_path / "run", resume=True, quiet=True)
+
+
 def test_weights_of_terms_that_nobody_gives_are_refused(tiny: Tiny) -> None:
     with pytest.raises(ValidationError, match="features needs discriminators"):
         tiny(objective={"weights": {"features": 1.0}})
     with pytest.raises(ValidationError, match="accumulate must be 1, got 2"):
         tiny(adversarial={"balancer": {}}, accumulate=2)
+    with pytest.raises(ValidationError, match="set learn_sigma to false"):
+        tiny(adversarial={"balancer": {}}, objective={"learn_sigma": True})
 
 
 @pytest.mark.parametrize("balancer", [None, {}])

@@ -32,7 +32,7 @@ def test_the_gradient_is_the_published_formula() -> None:
             total, weight = averages[name]
             averages[name] = [0.9 * total + float(norm(g)), 0.9 * weight + 1]
             mean = averages[name][0] / averages[name][1]
-            expected += 2.0 * WEIGHTS[name] / 4.0 * g / mean
+            expected += 2.0 * WEIGHTS[name] / 4.0 * g / mean * 8 / 4  # 8 items' worth, of 4
         found = balancer.gradient(losses(x_hat), WEIGHTS, x_hat)
         balancer.commit()
         torch.testing.assert_close(found, expected)
@@ -71,3 +71,23 @@ def test_its_state_comes_back_from_json() -> None:
     torch.testing.assert_close(
         other.gradient(again, WEIGHTS, x_hat), balancer.gradient(again, WEIGHTS, x_hat)
     )
+
+
+def test_two_processes_with_half_a_batch_each_give_the_gradient_of_the_whole() -> None:
+    """DDP takes the mean over processes; the items here have gradients of one length."""
+    sound = torch.randn(50)
+    x_hat = torch.stack([sound, sound.flip(0), sound.roll(7), sound.roll(20)])[:, None]
+
+    def gradient(part: Tensor) -> Tensor:
+        part = part.clone().requires_grad_()
+        terms = {"a": part.square().mean(), "b": part.sin().mean()}
+        return Balancer(BalancerConfig()).gradient(terms, WEIGHTS, part)
+
+    halves = torch.cat([gradient(x_hat[:2]), gradient(x_hat[2:])])
+    torch.testing.assert_close(halves / 2, gradient(x_hat), rtol=1e-4, atol=1e-7)
+
+
+def test_losses_without_weight_give_no_gradient() -> None:
+    x_hat = torch.randn(2, 1, 20, requires_grad=True)
+    gradient = Balancer(BalancerConfig()).gradient(losses(x_hat), {"a": 0.0, "b": 0.0}, x_hat)
+    assert not gradient.any()

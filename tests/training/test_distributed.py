@@ -45,12 +45,13 @@ def test_two_processes_equal_two_micro_batches(
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("more", [{}, {"alternate": True}, {"freeze_encoder": True}])
 def test_two_processes_play_the_same_game(
-    tmp_path: Path, tiny: Tiny, child: Any, ended: Any
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any, more: dict[str, bool]
 ) -> None:
     """With discriminators, their optimizer and a random window."""
     judge = {"kind": "patches", "n_ffts": [64], "patch": 8, "width": 8, "depth": 1}
-    game = {"discriminators": [judge], "ramp": {}, "every": 2, "window_seconds": 0.05}
+    game = {"discriminators": [judge], "ramp": {}, "every": 2, "window_seconds": 0.05} | more
     settings = {"adversarial": game, "objective": {"name": "spectral"}, "steps": 8}
     one = run(tiny(accumulate=2, **settings), tmp_path / "one", quiet=True)
     two = tmp_path / "two"

@@ -28,6 +28,8 @@ PLAN = Plan(total_steps=9, seed=0, validate_every=3, log_every=1, checkpoint_eve
 class Sums:
     """Adds up the samples it gets; its score falls, then rises, then is not a number."""
 
+    cycle = 1
+
     def __init__(self) -> None:
         self.product: Autoencoder = build(resolve("spec_frame", {"size": 0}))
         self.total = torch.zeros((), dtype=torch.float64)
@@ -120,6 +122,15 @@ def test_measuring_leaves_no_trace(feed: Feed) -> None:
     assert torch.equal(task.total, before)
     assert 0 < pace.step < pace.measuring < 2.0
     assert len(task.steps) <= 1 + 22
+
+
+def test_steps_of_a_cycle_are_timed_together_and_late_ones_first(feed: Feed) -> None:
+    task = Sums()
+    task.cycle = 3
+    measure(task, feed, 0, seconds=2.0, world=ALONE)
+    timed = task.steps[2:]
+    assert len(timed) >= 3
+    assert timed[0] >= 600 and timed[0] % 3 == 0 and timed[:3] == [timed[0] + n for n in range(3)]
 
 
 @pytest.mark.parametrize(

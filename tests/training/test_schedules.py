@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from audiovae.config import parse
 from audiovae.errors import ConfigError
@@ -93,3 +94,14 @@ def test_the_learning_rate_rises_then_falls_to_its_floor() -> None:
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_the_shortest_runs_have_a_learning_rate(total: int) -> None:
     assert all(0 < warmup_cosine(at(step, total), 0.5, 0.02) <= 1 for step in range(total))
+
+
+def test_a_log_ramp_multiplies_by_the_same_in_every_step() -> None:
+    schedule = Schedule(kind="log", low=1e-6, high=5e-2, stop=20_000, unit="steps")
+    values = [
+        value_at(schedule, Progress(step, 10**6, 0)) for step in (0, 5_000, 10_000, 20_000, 30_000)
+    ]
+    middle = (1e-6 * 5e-2) ** 0.5
+    assert values == pytest.approx([1e-6, (1e-6 * middle) ** 0.5, middle, 5e-2, 5e-2])
+    with pytest.raises(ValidationError, match="must start above 0, got low 0"):
+        Schedule(kind="log")

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from audiovae.api.choices import data_config, merged, model_config, overlaid
 from audiovae.api.parameters import DataChoice, ModelChoice, Quiet
 from audiovae.api.shell import Fields, Shell
 from audiovae.config import parse, read_toml
+from audiovae.recipes import Recipe
 from audiovae.recipes import recipe as published
 from audiovae.training.config import TrainConfig
 from audiovae.training.run import run
@@ -25,11 +26,8 @@ def train(
     ] = None,
     *,
     recipe: Annotated[
-        Literal["dac_44k", "encodec_24k", "rave_v2", "stable_audio"] | None,
-        Shell(
-            Literal["dac_44k", "encodec_24k", "rave_v2", "stable_audio"] | None,
-            "Train as a published system was; a file and flags win over it.",
-        ),
+        Recipe | None,
+        Shell(Recipe | None, "Train as a published system was; a file and flags win over it."),
     ] = None,
     model: ModelChoice = None,
     data: DataChoice = None,

@@ -76,10 +76,10 @@ def _power(lufs: float) -> float:
 
 def _k_weighted(x: Tensor, sample_rate: int) -> Tensor:
     """x [C, T] -> the same in float64, through both filters."""
-    n = 2 * x.shape[-1] + sample_rate // 4  # their tails die out within a quarter of a second
+    n = x.shape[-1] + sample_rate // 4  # their tails die out within a quarter of a second
     z = torch.exp(-2j * math.pi * torch.arange(n // 2 + 1, dtype=torch.float64) / n)
     response = _shelf(sample_rate).response(z) * _high_pass(sample_rate).response(z)
-    y: Tensor = torch.fft.irfft(torch.fft.rfft(x.double(), n) * response, n)
+    y: Tensor = torch.fft.irfft(torch.fft.rfft(x.double(), n) * response.to(x.device), n)
     return y[..., : x.shape[-1]]
 
 

@@ -105,7 +105,8 @@ def magnitude(spectrum: Tensor) -> Tensor:
 @cache
 def hann(n_fft: int, kind: torch.dtype, device: torch.device) -> Tensor:
     """The periodic Hann window [n_fft]; shared between callers: do not write into it."""
-    return torch.hann_window(n_fft, dtype=torch.float64).to(device, kind)
+    with torch.inference_mode(False):  # kept, and so perhaps used where there are gradients
+        return torch.hann_window(n_fft, dtype=torch.float64).to(device, kind)
 
 
 def blocks(like: Tensor) -> Iterator[slice]:

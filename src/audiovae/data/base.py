@@ -6,6 +6,7 @@ ask the same question and get the same answer, so none of them needs to save or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,6 +15,18 @@ from pydantic import Field
 from torch import Tensor
 
 from audiovae.config import Config
+
+
+def shape_json(settings: Config, exclude: set[str]) -> str:
+    """The settings that shape a crop, for a fingerprint.
+
+    Those that came with a later audiovae count only where they change something, so that older runs can be resumed.
+    """
+    kept = settings.model_dump(mode="json", exclude=exclude)
+    augment = kept.get("augment")
+    if augment and augment.get("loudness_lufs") is None:
+        augment.pop("loudness_lufs", None)
+    return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
 
 
 class DataSettings(Config):

@@ -14,7 +14,7 @@ from audiovae.audio.levels import amplitude, rms
 from audiovae.audio.opening import shown
 from audiovae.audio.pool import SoundPool
 from audiovae.data.augment import Augment, augment
-from audiovae.data.base import Batch, DataSettings, crop_length, stack
+from audiovae.data.base import Batch, DataSettings, crop_length, shape_json, stack
 from audiovae.data.crops import Position, Section, Timeline, cut
 from audiovae.data.manifest import VALID_SHARE, Entry, Manifest, expect_usable
 from audiovae.data.scan import MINIMUM_SECONDS, SILENCE_DB, scan_folder
@@ -83,7 +83,7 @@ class FolderDataset:
     @property
     def fingerprint(self) -> str:
         """A hash of the manifest and of the settings that shape a crop; folder names are no part."""
-        shape = self.settings.model_dump_json(exclude={"path", "valid"})
+        shape = shape_json(self.settings, {"path", "valid"})
         facts = f"{self.manifest.fingerprint} {shape} {self.sample_rate} {self.channels}"
         return hashlib.sha256(f"{facts} {self.length} {self.valid_length}".encode()).hexdigest()
 

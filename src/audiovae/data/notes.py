@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from audiovae.data.augment import Augment, augment
-from audiovae.data.base import Batch, DataSettings, crop_length, stack
+from audiovae.data.base import Batch, DataSettings, crop_length, shape_json, stack
 from audiovae.data.soundfont import RenderedNotes, Rendering, default_soundfont, rendered
 from audiovae.errors import DataError
 from audiovae.nn.noise import mix
@@ -158,7 +158,7 @@ class NotesDataset:
     @property
     def fingerprint(self) -> str:
         """A hash of the rendered samples and of the settings that shape a crop."""
-        shape = self.config.model_dump_json(exclude={"soundfont"})
+        shape = shape_json(self.config, {"soundfont"})
         text = f"{self.notes.about['sha256']} {shape} {self.sample_rate} {self.channels}"
         return hashlib.sha256(f"{text} {self.length} {self.valid_length}".encode()).hexdigest()
 

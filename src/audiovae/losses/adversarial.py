@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 from audiovae.losses.discriminators.base import Verdict
 
 Game = Literal["hinge", "lsgan", "relativistic"]
-OverJudges = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum"]
 SMALLEST = 1e-7  # mean magnitude that a relative feature distance divides by, at least
 
 
@@ -49,19 +49,19 @@ GAMES: dict[str, Sides] = {
 
 
 def discriminator_loss(
-    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: OverJudges = "mean"
+    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: Reduction = "mean"
 ) -> Tensor:
     """What the discriminators descend: to tell x from x_hat."""
     side = GAMES[game].discriminator
-    return _over_judges([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
+    return _reduced([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
 
 
 def generator_loss(
-    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: OverJudges = "mean"
+    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: Reduction = "mean"
 ) -> Tensor:
     """What the generator descends: to have x_hat taken for x."""
     side = GAMES[game].generator
-    return _over_judges([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
+    return _reduced([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
 
 
 def feature_matching(
@@ -69,8 +69,8 @@ def feature_matching(
     fake: Sequence[Verdict],
     *,
     relative: bool = False,
-    over_layers: OverJudges = "mean",
-    over: OverJudges = "mean",
+    over_layers: Reduction = "mean",
+    over: Reduction = "mean",
     skip: int = 0,
 ) -> Tensor:
     """The distance between what the layers of the judges saw of x and of x_hat; `skip` leaves out each judge's first.
@@ -84,19 +84,19 @@ def feature_matching(
         return difference / target.abs().mean().clamp(min=SMALLEST) if relative else difference
 
     of_judges = [
-        _over_judges(
+        _reduced(
             [distance(*pair) for pair in zip(r.features[skip:], f.features[skip:], strict=True)],
             over_layers,
         )
         for r, f in _pairs(real, fake)
     ]
-    return _over_judges(of_judges, over)
+    return _reduced(of_judges, over)
 
 
 def _pairs(real: Sequence[Verdict], fake: Sequence[Verdict]) -> list[tuple[Verdict, Verdict]]:
     return list(zip(real, fake, strict=True))
 
 
-def _over_judges(losses: Sequence[Tensor], over: OverJudges) -> Tensor:
+def _reduced(losses: Sequence[Tensor], over: Reduction) -> Tensor:
     stacked = torch.stack([loss.float() for loss in losses])
     return stacked.mean() if over == "mean" else stacked.sum()

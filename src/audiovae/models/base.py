@@ -82,6 +82,7 @@ class Autoencoder(nn.Module):
     config: ModelConfig
     bottleneck: Bottleneck
     model_hash: str | None = None  # of the files it was loaded from; None if it was not
+    extra_terms: frozenset[str] = frozenset()  # of the family's own, those only on request
     statistics: LatentStatistics | None = (
         None  # of the latent over the data, where they were stored
     )

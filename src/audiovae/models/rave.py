@@ -135,7 +135,9 @@ class RaveV2(Autoencoder):
     def reconstruct(
         self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
-        """Also gives the term "multiband": RAVE's spectral distance between the bands, before they are one sound."""
+        """On request also the term "multiband": RAVE's spectral distance of the bands, before they are one sound."""
+        if "multiband" not in self.extra_terms:
+            return super().reconstruct(bottled, x, generators=generators)
         bands_hat = self.bands(bottled.z)
         padded = nn.functional.pad(x, (0, -x.shape[-1] % self.hop_length))
         with torch.autocast(x.device.type, enabled=False):

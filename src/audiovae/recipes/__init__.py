@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from audiovae.config import parse_toml
 from audiovae.errors import ConfigError, did_you_mean
 
-RECIPES = ("dac_44k", "encodec_24k", "rave_v2", "stable_audio")
+Recipe = Literal["dac_44k", "encodec_24k", "rave_v2", "stable_audio"]
+RECIPES: tuple[str, ...] = get_args(Recipe)
 
 
 def recipe(name: str) -> dict[str, Any]:

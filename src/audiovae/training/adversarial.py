@@ -12,17 +12,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from audiovae.config import Config
+from audiovae.errors import ConfigError
 from audiovae.losses.adversarial import (
     Game,
-    OverJudges,
+    Reduction,
     discriminator_loss,
     feature_matching,
     generator_loss,
@@ -30,7 +31,7 @@ from audiovae.losses.adversarial import (
 from audiovae.losses.discriminators import AnyDiscriminatorConfig, Discriminators, PatchesConfig
 from audiovae.nn.noise import mix
 from audiovae.training.balancer import Balancer, BalancerConfig
-from audiovae.training.descent import Descent, OptimizerConfig
+from audiovae.training.descent import Descent, DescentConfig
 from audiovae.training.distributed import ALONE, World
 from audiovae.training.instability import InstabilityAlarm
 from audiovae.training.schedules import Progress, Schedule, value_at
@@ -44,18 +45,29 @@ class AdversarialConfig(Config):
     discriminators: tuple[AnyDiscriminatorConfig, ...] = Field((PatchesConfig(),), min_length=1)
     normalise: bool = False  # let them hear every sound without its mean and at one peak
     game: Game = "hinge"
-    over: OverJudges = "mean"  # of the judges' losses
+    over: Reduction = "mean"  # of the judges' losses
     relative_features: bool = False  # feature distances relative to the size of the feature
-    over_layers: OverJudges = "mean"  # of a judge's feature distances
+    over_layers: Reduction = "mean"  # of a judge's feature distances
     skip_features: int = Field(0, ge=0)  # first layers of each judge that are not compared
-    # Of both weights: the discriminators begin at `start` (constant: with the run), `stop` ends the warm-up.
+    # Of both weights: the discriminators begin at `start` (constant: with the run), where the factor is still 0; `stop`
+    # ends the warm-up.
     ramp: Schedule = Schedule(kind="linear", start=0.3, stop=0.4)
     every: int = Field(1, ge=1)  # steps between two updates of the discriminators
     alternate: bool = False  # their steps leave the generator as it is
     freeze_encoder: bool = False  # from `start` on only the decoder learns (RAVE's second phase)
     window_seconds: float | None = Field(None, gt=0)  # of a crop for them, at random; None: all
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4, clip=10.0)
+    optimizer: DescentConfig = DescentConfig(learning_rate=3e-4, clip=10.0)
     balancer: BalancerConfig | None = None  # None: weights are factors, not shares of the gradient
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.alternate and self.every < 2:
+            raise ValueError(
+                f"alternate leaves the generator no step of its own: every must be at least 2, got {self.every}"
+            )
+        if self.freeze_encoder and self.balancer is not None:
+            raise ValueError("freeze_encoder does not go together with a balancer; leave one out")
+        return self
 
     def begins(self, at: Progress) -> bool:
         """Whether the discriminators play at this step."""
@@ -95,8 +107,20 @@ class Adversary:
         self.descent = Descent(self.net, config.optimizer)
         self.balancer = Balancer(config.balancer, world) if config.balancer else None
         self.world = world
-        judges = 1 if config.over == "mean" else count_judges(self.net, channels)
-        self.alarm = InstabilityAlarm(config.game, judges)
+        self.alarm = InstabilityAlarm(config.game, self._judges(channels))
+        self.figures: dict[str, float] = {}  # of the discriminators' last step
+
+    def _judges(self, channels: int) -> int:
+        """How many losses are summed up; checks on silence that there is something to compare in each."""
+        length = 4096
+        with torch.no_grad():
+            verdicts = self.net(torch.zeros(1, channels, length, device=self.device))
+        if min(len(v.features) for v in verdicts) <= self.config.skip_features:
+            raise ConfigError(
+                f"adversarial.skip_features {self.config.skip_features} leaves no layer to compare: the shallowest "
+                f"discriminator has {min(len(v.features) for v in verdicts)}"
+            )
+        return 1 if self.config.over == "mean" else len(verdicts)
 
     def turn(self, at: Progress) -> Turn:
         """Whose update this step is."""
@@ -106,6 +130,10 @@ class Adversary:
         return Turn(
             generator=not (theirs and self.config.alternate), discriminator=theirs, played=True
         )
+
+    def freezes(self, at: Progress) -> bool:
+        """Whether the encoder stands still in this step."""
+        return self.config.freeze_encoder and self.config.begins(at)
 
     def factor(self, at: Progress) -> float:
         """Of the weights of both terms."""
@@ -140,14 +168,15 @@ class Adversary:
                     part = self.game(self._window(x, at), self._window(x_hat, at))
                 (part / len(pairs)).backward()
             loss += float(part.detach()) / len(pairs)
-        (self._loss,) = self.world.mean([loss])
-        return {"discriminator": self._loss, "discriminator_norm": self.descent.clip()}
+        (loss,) = self.world.mean([loss])
+        return {"discriminator": loss, "discriminator_norm": self.descent.clip()}
 
-    def commit(self, turn: Turn, at: Progress) -> None:
-        """Make the discriminators' update, if the step, proved finite, has one."""
-        if turn.discriminator:
+    def commit(self, figures: dict[str, float], at: Progress) -> None:
+        """Make the discriminators' update, if the step, proved finite, has one; `figures` are what `learn` returned."""
+        if figures:
             self.descent.descend(at)
-            self.alarm.step(self._loss)
+            self.alarm.step(figures["discriminator"])
+            self.figures = figures
         if self.balancer:
             self.balancer.commit()
 
@@ -170,13 +199,14 @@ class Adversary:
     def state_dict(self) -> dict[str, Any]:
         """What balancer and alarm remember, as JSON can hold it."""
         balancer = {"balancer": self.balancer.state_dict()} if self.balancer else {}
-        return {"alarm": self.alarm.state_dict(), **balancer}
+        return {"alarm": self.alarm.state_dict(), "figures": self.figures, **balancer}
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go back to what `tensors` and `state_dict` returned."""
         self.net.load_state_dict(_below("net.", tensors))
         self.descent.load(_below("descent.", tensors))
         self.alarm.load_state_dict(values["alarm"])
+        self.figures = dict(values["figures"])
         if self.balancer:
             self.balancer.load_state_dict(values["balancer"])
 
@@ -198,13 +228,6 @@ class Adversary:
         if isinstance(self.game, DistributedDataParallel) and not last:
             return self.game.no_sync()
         return nullcontext()
-
-
-def count_judges(net: Discriminators, channels: int) -> int:
-    """How many verdicts the discriminators give."""
-    x = torch.zeros(1, channels, 4096, device=next(net.parameters()).device)
-    with torch.no_grad():
-        return len(net(x))
 
 
 class _Game(nn.Module):

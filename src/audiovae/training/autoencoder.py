@@ -66,6 +66,7 @@ class AutoencoderTask:
         self.device = device
         self.world = world
         self.model = model.to(device).train()
+        self.model.extra_terms = frozenset(n for n, w in config.objective.weights.items() if w > 0)
         self.product = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.objective = Objective(
             config.objective, model.sample_rate, model.config.default_objective
@@ -74,8 +75,14 @@ class AutoencoderTask:
         self.low_precision = uses_bf16(config.precision, device)
         self.adversary = self._adversary()
         trained = _Trained(self.model, self.objective, self.adversary)
-        self.forward = world.wrap(trained, device, partly=trained.freezes)
+        partly = self.adversary is not None and self.adversary.config.freeze_encoder
+        self.forward = world.wrap(trained, device, partly=partly)
         self.descent = Descent(trained, config.optimizer)
+
+    @property
+    def cycle(self) -> int:
+        """Steps after which the kinds of steps repeat."""
+        return self.adversary.config.every if self.adversary else 1
 
     def step(self, parts: Sequence[Part], at: Progress) -> Outcome:
         """Make one update from some micro-batches.  A loss or gradient that is not finite changes nothing."""
@@ -86,23 +93,28 @@ class AutoencoderTask:
             logs["gradient_norm"] = self.descent.clip()
         else:
             logs, pairs = {}, self._reconstructions(parts, at)
+        theirs: dict[str, float] = {}
         if self.adversary and turn.discriminator:
-            logs |= self.adversary.learn(pairs, at)
-        for name in ("loss", "gradient_norm", "discriminator", "discriminator_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
+            theirs = self.adversary.learn(pairs, at)
+        for name, what in FAULTS.items():
+            if not math.isfinite((logs | theirs).get(name, 0.0)):
                 self._undo(buffers)
                 if self.adversary:
                     self.adversary.discard()
-                return Outcome(logs, fault=f"non-finite {FAULTS[name]}")
+                return Outcome(logs | theirs, fault=f"non-finite {what}")
         if turn.generator:
             logs["learning_rate"] = self.descent.descend(at)
-            self.model.commit(mix(at.seed, CODES, at.step))
+            if self.adversary and self.adversary.freezes(at):
+                self.model.discard()
+            else:
+                self.model.commit(mix(at.seed, CODES, at.step))
             self._average_weights(at)
             self.objective.commit(logs.get("kl", math.nan))
         else:
             self._undo(buffers)
         if self.adversary:
-            self.adversary.commit(turn, at)
+            self.adversary.commit(theirs, at)
+            logs |= self.adversary.figures
         return Outcome(logs)
 
     @torch.no_grad()
@@ -303,11 +315,6 @@ class _Trained(nn.Module):
         self.objective = objective
         self.adversary = adversary
 
-    @property
-    def freezes(self) -> bool:
-        """Whether there will be steps that the encoder gets no gradient in."""
-        return self.adversary is not None and self.adversary.config.freeze_encoder
-
     def forward(
         self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
     ) -> tuple[Weighed, Tensor]:
@@ -324,7 +331,7 @@ class _Trained(nn.Module):
     def _reconstruct(
         self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
     ) -> Reconstruction:
-        if not (self.freezes and self.adversary and self.adversary.turn(at).played):
+        if not (self.adversary and self.adversary.freezes(at)):
             out: Reconstruction = self.model(x, sample=True, generators=eps)
             return out
         with torch.no_grad():

@@ -4,6 +4,8 @@
     gradient into the model = sum_i  total_norm * w_i / sum_j w_j * g_i / n_i
 
 It reaches the losses that depend on the model through x_hat alone; the KL and the commitment are added outside of it.
+The gradient of each item has the length total_norm, and a batch is their sum: AudioCraft's processes have 8 items each. So
+that the balance does not change with the batch or the number of processes, it is here the mean over items times `items`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ SMALLEST = 1e-12  # norm of a gradient that is divided by, at least
 class BalancerConfig(Config):
     """How the running means of the norms are taken."""
 
-    total_norm: float = Field(1.0, gt=0)  # of all balanced gradients together, about
+    total_norm: float = Field(1.0, gt=0)  # of all balanced gradients of an item together, about
+    items: int = Field(8, ge=1)  # how many items' gradients are summed, whatever the batch
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 
@@ -69,9 +72,10 @@ class Balancer:
             self._seen[name] = before.with_value(norm, self.config.ema_decay)
         total = sum(weights[name] for name in gradients)
         balanced = torch.zeros_like(x_hat)
+        scale = self.config.total_norm * self.config.items / len(x_hat) / max(total, SMALLEST)
         for name, gradient in gradients.items():
             norm = max(self._seen[name].value, SMALLEST)
-            balanced.add_(gradient, alpha=self.config.total_norm * weights[name] / total / norm)
+            balanced.add_(gradient, alpha=scale * weights[name] / norm)
         return balanced
 
     def commit(self) -> None:

@@ -77,11 +77,15 @@ class TrainConfig(Config):
             raise ValueError(
                 f"objective.weights.{min(named)} needs discriminators: set adversarial, if only to {{}}"
             )
-        balanced = self.adversarial is not None and self.adversarial.balancer is not None
-        if balanced and self.accumulate > 1:
-            raise ValueError(
-                f"a balancer needs the whole batch of a process at once: accumulate must be 1, got {self.accumulate}"
-            )
+        if self.adversarial is not None and self.adversarial.balancer is not None:
+            if self.accumulate > 1:
+                raise ValueError(
+                    f"a balancer needs the whole batch of a process at once: accumulate must be 1, got {self.accumulate}"
+                )
+            if self.objective.learn_sigma:
+                raise ValueError(
+                    "a balancer weighs gradients at x_hat alone, so log_sigma would not learn: set learn_sigma to false"
+                )
         return self
 
     @property
@@ -102,6 +106,9 @@ ACCEPTED = {
     "optimizer.learning_rate",
     "optimizer.weight_decay",
     "optimizer.clip",
+    "adversarial.optimizer.learning_rate",
+    "adversarial.optimizer.weight_decay",
+    "adversarial.optimizer.clip",
 }
 
 
@@ -134,8 +141,17 @@ class RunRecord(Config):
 def continued(stored: TrainConfig, given: TrainConfig) -> dict[str, Any]:
     """The stored settings with those that were given set over them; model and data count as a whole."""
     whole = given.model_dump(mode="json", include={"model", "data"} & given.model_fields_set)
-    rest = given.model_dump(mode="json", exclude={"model", "data"}, exclude_unset=True)
+    rest = _said(given, exclude={"model", "data"})
     return _overlaid(stored.model_dump(mode="json"), rest) | whole
+
+
+def _said(given: Config, exclude: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    """What was given of a config, table by table; a list counts as a whole."""
+    whole = given.model_dump(mode="json")
+    return {
+        name: _said(value) if isinstance(value := getattr(given, name), Config) else whole[name]
+        for name in given.model_fields_set - exclude
+    }
 
 
 def differences(

@@ -13,10 +13,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from audiovae.config import Config
 from audiovae.training.schedules import Progress, warmup_cosine
 
-SLOW_START = 0.999  # of the "inverse" schedule: 1 - 0.999^(step + 1)
 
-
-class OptimizerConfig(Config):
+class DescentConfig(Config):
     """AdamW (Loshchilov & Hutter 2019) on an averaged, clipped gradient."""
 
     learning_rate: float = Field(1e-3, gt=0)  # the highest; reached after the warm-up
@@ -29,6 +27,12 @@ class OptimizerConfig(Config):
     linear_steps: int | None = Field(None, ge=1)  # linear: when it ends; None: with the run
     gamma: float = Field(0.999996, gt=0, le=1)  # exponential: the rate of a step over the last's
     inverse_steps: float = Field(200_000, gt=0)  # inverse: falls as 1 / sqrt(1 + step / this)
+    slow_start: float = Field(0.999, ge=0, lt=1)  # inverse: rises as 1 - this^(step + 1)
+
+
+class OptimizerConfig(DescentConfig):
+    """The same for the weights that are the product, of which an average is kept."""
+
     ema_decay: float = Field(0.999, ge=0, lt=1)  # of the averaged weights; halves after 693 steps
 
 
@@ -39,7 +43,7 @@ class Descent:
     wanted is forgotten.
     """
 
-    def __init__(self, trained: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, trained: nn.Module, config: DescentConfig) -> None:
         self.config = config
         self.weights = [p for p in trained.parameters() if p.requires_grad]
         matrices = [p for p in self.weights if p.ndim > 1]
@@ -89,7 +93,7 @@ class Descent:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def rate_factor(config: OptimizerConfig, at: Progress) -> float:
+def rate_factor(config: DescentConfig, at: Progress) -> float:
     """The factor on the learning rate at a step.
 
     cosine       half a cosine down to `final`            exponential  gamma^step
@@ -101,7 +105,7 @@ def rate_factor(config: OptimizerConfig, at: Progress) -> float:
         case "cosine":
             return warmup_cosine(at, config.warmup, config.final)
         case "inverse":
-            started = 1 - SLOW_START ** (at.step + 1)
+            started = 1 - config.slow_start ** (at.step + 1)
             return float(started / (1 + at.step / config.inverse_steps) ** 0.5)
         case "exponential":
             factor = config.gamma**at.step

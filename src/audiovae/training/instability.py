@@ -30,11 +30,11 @@ N_FFT = 512
 
 ADVICE = {
     "discriminator-overpowers": (
-        "Lower adversarial.optimizer.learning_rate, raise adversarial.every, let it begin later with a higher "
-        "adversarial.ramp.start, or give it less to see with smaller adversarial.discriminators"
+        "Lower adversarial.optimizer.learning_rate and go on with --resume; or in a new run raise adversarial.every, let "
+        "it begin later with a higher adversarial.ramp.start, or take smaller adversarial.discriminators"
     ),
     "discriminator-is-blind": (
-        "Raise adversarial.optimizer.learning_rate, or take wider adversarial.discriminators; a generator that is "
+        "Raise adversarial.optimizer.learning_rate, or in a new run take wider adversarial.discriminators; a generator that is "
         "perfect looks the same, but then the other figures say so"
     ),
     "exploding-balance": (

@@ -36,6 +36,11 @@ class Task(Protocol):
 
     product: Autoencoder  # what a checkpoint offers for use: the model with averaged weights
 
+    @property
+    def cycle(self) -> int:
+        """Steps after which the kinds of steps repeat."""
+        ...
+
     def step(self, parts: Sequence[Part], at: Progress) -> Outcome:
         """Make one update from some micro-batches, or skip it and change nothing."""
         ...

@@ -66,7 +66,6 @@ OWN_WEIGHTS = {
     "codebook": 1.0,
     "nll": 1.0,
     "spectrogram": 5.0,
-    "multiband": 0.0,  # RAVE's, for its recipe
 } | {name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")}
 # Of the terms that discriminators give, from the step on in which they begin
 ADVERSARIAL_WEIGHTS = {"adversarial": 0.1, "features": 5.0}  # Stable Audio's
@@ -150,6 +149,10 @@ class Objective(nn.Module):
                 raise ConfigError(
                     f"objective.weights.{name} must be a number from 0 on, got {weight}"
                 )
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ConfigError(
+                "no term of the objective has a weight; set one, such as objective.weights.mel 1"
+            )
         self.register_buffer("log_control", torch.zeros(()))
         log_sigma = torch.tensor(float(config.log_sigma))
         if config.learn_sigma:
@@ -205,12 +208,8 @@ class Objective(nn.Module):
                 for name, weight in self._weights_of(out).items()
                 if weight > 0
             }
-            if not weights:
-                raise ConfigError(
-                    "no term of the objective has a weight; set one, such as objective.weights.mel 1"
-                )
             weighted = {name: weight * costs[name] for name, weight in weights.items()}
-            total = torch.stack(list(weighted.values())).sum()
+            total = torch.stack([x.new_zeros(()), *weighted.values()]).sum()
         values = {name: float(term.detach()) for name, term in weighted.items()}
         return Weighed(total, raw, values, weights, beta)
 

@@ -17,7 +17,8 @@ from audiovae.training.schedules import Progress
 
 WARM_UP_STEPS = 2  # the first steps pay for memory, kernels and file caches
 TIMED_STEPS = 20  # at most, and at most a twentieth of the minutes
-GOLDEN = 0.618  # spreads the timed steps over the run: later ones may cost more than the first
+SPAN = 1_000  # steps of the run that the timed ones pretend to belong to
+LATE, GOLDEN = 0.7, 0.618  # late steps may cost more than the first
 VALIDATIONS = 20  # in a run
 VALIDATION_SHARE = 0.1  # of the minutes, at most
 
@@ -48,10 +49,11 @@ def measure(task: Task, feed: Feed, seed: int, seconds: float, world: World) -> 
     for step in range(WARM_UP_STEPS + TIMED_STEPS):
         if step == WARM_UP_STEPS:
             timed_from = time.perf_counter()
-        task.step(feed.parts(step), Progress(int(1_000 * (step * GOLDEN % 1)), 1_000, seed))
+        task.step(feed.parts(step), Progress(_spread(step, task.cycle), SPAN, seed))
         now = time.perf_counter()
         timed = step + 1 - WARM_UP_STEPS
-        if timed > 0 and world.any(now - started > seconds / 20):
+        whole = timed > 0 and timed % task.cycle == 0
+        if whole and world.any(now - started > seconds / 20):
             break
     step_seconds = (now - timed_from) / timed
     stepped = time.perf_counter()
@@ -62,6 +64,13 @@ def measure(task: Task, feed: Feed, seed: int, seconds: float, world: World) -> 
     task.load_state_dict(before)
     task.product.load_state_dict(product)
     return world.from_first(lambda: pace)
+
+
+def _spread(step: int, cycle: int) -> int:
+    """Where in a run of SPAN steps a timed one stands: whole cycles, spread over the run, a late one first."""
+    number, within = divmod(step - WARM_UP_STEPS, cycle)
+    place = int(SPAN * ((LATE + number * GOLDEN) % 1))
+    return min(place // cycle * cycle + within, SPAN - 1)
 
 
 def _copied(state: State) -> State:

@@ -42,6 +42,7 @@ from audiovae.training.feed import Feed
 from audiovae.training.interrupt import Interrupt
 from audiovae.training.loop import Plan, train
 from audiovae.training.pace import VALIDATIONS, measure
+from audiovae.training.schedules import Progress
 from audiovae.training.tokens import open_for, task_of
 from audiovae.training.tracking import Board, Log, Sink, Tracker
 
@@ -120,6 +121,12 @@ def _run(
             voice.say(f"{folder} is finished: all of its {plan.total_steps} steps are done")
             return
         voice.say(f"steps {done} to {plan.total_steps} in {folder}")
+        last = Progress(plan.total_steps - 1, plan.total_steps, plan.seed)
+        if config.adversarial is not None and not config.adversarial.begins(last):
+            voice.say(
+                f"the discriminators begin at step {config.adversarial.ramp.start:,.0f}, after this run's end; lower "
+                "adversarial.ramp.start to train against them"
+            )
         if world.first:
             _write(record.model_copy(update={"config": config}), folder)
         with closing(_tracker(config, plan, checkpoints, voice, world)) as tracker:

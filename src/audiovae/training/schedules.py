@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 
 
 class Schedule(Config):
-    """The weight of the KL over a run: `low` until `start`, a ramp, `high` from `stop` on."""
+    """A factor on a weight over a run: `low` until `start`, a ramp, `high` from `stop` on."""
 
     kind: Shape = "constant"  # constant stays at `high`
     low: float = Field(0.0, ge=0)

@@ -8,10 +8,10 @@ Splitting the bands keeps the loud low ones from being all that is looked at. DA
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +29,13 @@ class BandsConfig(Config):
     edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the bands, share of all bins
     width: int = Field(32, ge=1)
     slope: float = Field(0.1, ge=0, lt=1)  # of the leaky ReLU below zero
+
+    @model_validator(mode="after")
+    def _edges_rise(self) -> Self:
+        edges = self.edges
+        if len(edges) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(edges)):
+            raise ValueError(f"edges must rise from 0 at least to 1 at most, got {edges}")
+        return self
 
 
 class BandsDiscriminator(nn.Module):

@@ -7,9 +7,9 @@ Defaults are DAC's; RAVE's differs in widths, strides and in where its features 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +30,14 @@ class PeriodConfig(Config):
     padding: Literal["reflect", "constant"] = "reflect"  # of the last, incomplete row
     tap: Tap = "activation"
 
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if len(self.strides) != len(self.widths):
+            raise ValueError(
+                f"strides must hold {len(self.widths)} numbers, as widths does, got {self.strides}"
+            )
+        return self
+
 
 class PeriodDiscriminator(nn.Module):
     """x [B, C, T] -> a verdict for each period."""
@@ -48,7 +56,7 @@ class PeriodDiscriminator(nn.Module):
 def _judge(config: PeriodConfig, channels: int) -> ConvStack:
     size, convs = config.kernel_size, []
     for before, width, stride in zip(
-        (channels, *config.widths), config.widths, config.strides, strict=False
+        (channels, *config.widths[:-1]), config.widths, config.strides, strict=True
     ):
         convs.append(normed(nn.Conv2d(before, width, (size, 1), (stride, 1), ((size - 1) // 2, 0))))
     last = nn.Conv2d(
