@@ -15,7 +15,7 @@ import audiovae
 SOURCE = Path(audiovae.__file__).parent
 LEVELS = [
     {"errors"},
-    {"config", "memory", "paths"},
+    {"config", "memory", "paths", "progress"},
     {"audio", "nn"},
     {"bottlenecks", "losses", "data", "latents", "recipes"},
     {"models"},

@@ -208,7 +208,7 @@ def _folder(
         source = open_source(file, per_channel=per_channel)
         _deliver(through(source), source, target, subtype, force)
 
-    for_each(files, write)
+    for_each(files, "reconstruct", write)
     return out
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audiovae.audio.io import FORMATS, shown
 from audiovae.errors import AudioError
+from audiovae.progress import progress
 
 
 def sounds_in(folder: Path) -> list[Path]:
@@ -17,10 +18,10 @@ def sounds_in(folder: Path) -> list[Path]:
     return files
 
 
-def for_each(files: Sequence[Path], work: Callable[[Path], object]) -> None:
-    """Work through files; an AudioError at the end names those that could not be used, the rest is done."""
+def for_each(files: Sequence[Path], title: str, work: Callable[[Path], object]) -> None:
+    """Work through files, with a bar under a title on a terminal; an AudioError at the end names those that could not be used, the rest is done."""
     refused = []
-    for file in files:
+    for file in progress(files, title):
         try:
             work(file)
         except AudioError as error:

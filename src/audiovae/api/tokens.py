@@ -48,5 +48,5 @@ def tokenise(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tokens(path, TokenFile(codes, sizes, model_hash))
 
-        for_each(files, write)
+        for_each(files, "tokenise", write)
     return target

@@ -28,13 +28,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from audiovae.audio.resample import resample
 from audiovae.config import Config
 from audiovae.errors import DataError, MissingPackageError, OutputError
 from audiovae.paths import cache_folder
+from audiovae.progress import progress
 
 FORMAT = 1  # of the folder; a change of the rendering must raise it
 NOTE = np.dtype(
@@ -177,11 +176,14 @@ def _remove_stale(folder: Path) -> None:
 def _render(folder: Path, soundfont: Path, settings: Rendering) -> None:
     """Write samples.i16, notes.npy and about.json."""
     synth = _Synth(soundfont, settings)
+    pairs = [(program, pitch) for program in settings.programs for pitch in settings.pitches]
+    count = len(pairs) * len(settings.velocities)
+    title = f"rendering {count:,} notes from {soundfont.name} (once)"
     table: list[tuple[float, ...]] = []
     silent: list[tuple[int, int, int]] = []
     digest, written = hashlib.sha256(), 0
     with (folder / "samples.i16").open("wb") as file:
-        for program, pitch in _with_progress(soundfont, settings):
+        for program, pitch in progress(pairs, title, say=True):
             twins = [synth.play(program, pitch, velocity) for velocity in settings.velocities]
             silent += [
                 (program, pitch, velocity)
@@ -246,19 +248,6 @@ def _packed(sound: np.ndarray) -> np.ndarray:
     audible = np.flatnonzero(np.abs(sound).max(axis=0) > DECAYED * PEAK)
     scaled = np.rint(sound[:, : audible[-1] + 1].T * 32768)
     return np.ascontiguousarray(scaled, dtype="<i2")
-
-
-def _with_progress(soundfont: Path, settings: Rendering) -> Iterator[tuple[int, int]]:
-    """Every (program, pitch), with a bar on a terminal and one line elsewhere."""
-    pairs = [(program, pitch) for program in settings.programs for pitch in settings.pitches]
-    console = Console(stderr=True)
-    count = len(pairs) * len(settings.velocities)
-    title = f"rendering {count:,} notes from {soundfont.name} (once)"
-    if console.is_terminal:
-        yield from track(pairs, title, console=console, transient=True)
-    else:
-        console.print(title, highlight=False)
-        yield from pairs
 
 
 class _Synth:

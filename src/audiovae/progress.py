@@ -1,0 +1,31 @@
+"""A bar while long work goes on, for those who watch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+T = TypeVar("T")
+log = logging.getLogger("audiovae")
+
+
+def progress(
+    items: Sequence[T], title: str, *, say: bool = False, console: Console | None = None
+) -> Iterator[T]:
+    """Give the items one by one, with a bar on standard error if that is a terminal and nobody asked for quiet.
+
+    With `say` the title is printed as a line where there is no terminal.
+    """
+    console = console or Console(stderr=True)
+    if not log.isEnabledFor(logging.WARNING):  # --quiet
+        yield from items
+    elif console.is_terminal:
+        yield from track(items, title, console=console, transient=True)
+    else:
+        if say:
+            console.print(title, highlight=False, soft_wrap=True)
+        yield from items
