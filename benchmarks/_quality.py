@@ -6,7 +6,9 @@ leave the machine alone. A run is a folder in the cache that can be stopped and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,32 @@ from audiovae.paths import cache_folder
 from audiovae.training.config import RunRecord, TrainConfig
 from audiovae.training.run import run
 
+ConfigOf = Callable[[str, float], TrainConfig]  # of a row and its minutes
 CLIP_SECONDS = 10.0
 CLIPS = 12
 # Of a run's config what decides what is learned: a row is known by it, besides its name and minutes
 PARTS = ("model", "objective", "data", "optimizer", "adversarial", "batch_size")
 PLACES = ("path", "valid", "soundfont")  # where data and codec lie is this machine's affair
+
+
+def compare(
+    doc: str,
+    title: str,
+    rows: Iterable[str],
+    config_of: ConfigOf,
+    metrics: tuple[str, ...],
+    minutes: float,
+) -> None:
+    """The command line of a benchmark whose rows are trainings: train what is missing, write the page, print it."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    name = Path(sys.argv[0]).stem
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--rows", nargs="+", choices=list(rows), default=list(rows))
+    parser.add_argument("--out", type=Path, default=Path(f"docs/results/{name}.json"))
+    options = parser.parse_args()
+    configs = {row: config_of(row, options.minutes) for row in options.rows}
+    results = measure(options.out, options.minutes, configs, metrics)
+    print(page(results, title, doc))
 
 
 def measure(

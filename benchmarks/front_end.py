@@ -8,16 +8,15 @@ objective, that it names.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from _quality import measure, music, page
+from _quality import compare, music
 
 from audiovae.models import resolve
 from audiovae.training.config import TrainConfig
 from audiovae.training.objective import ObjectiveConfig
 
+METRICS = ("mel", "stft", "si_sdr")
 MODELS: dict[str, dict[str, Any]] = {
     "the default: STFT 1024 / 256, gain and shape": {},
     "16 bands": {"bands": 16},
@@ -39,27 +38,23 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
-    """Train what is missing, write the page, print it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/front_end.json"))
-    options = parser.parse_args()
-    changes = [(name, model, {}) for name, model in MODELS.items()]
-    changes += [(name, {}, objective) for name, objective in OBJECTIVES.items()]
-    rows = {
-        name: TrainConfig(
-            model=resolve("spec_frame", model),
-            objective=ObjectiveConfig(**objective),
-            data=music(),
-            minutes=options.minutes,
-            tensorboard=False,
-        )
-        for name, model, objective in changes
-    }
-    results = measure(options.out, options.minutes, rows, ("mel", "stft", "si_sdr"))
-    print(page(results, "How the default model was chosen", __doc__))
+def config_of(row: str, minutes: float) -> TrainConfig:
+    """The training of a row."""
+    return TrainConfig(
+        model=resolve("spec_frame", MODELS.get(row, {})),
+        objective=ObjectiveConfig(**OBJECTIVES.get(row, {})),
+        data=music(),
+        minutes=minutes,
+        tensorboard=False,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    compare(
+        __doc__,
+        "How the default model was chosen",
+        [*MODELS, *OBJECTIVES],
+        config_of,
+        METRICS,
+        minutes=4.0,
+    )

@@ -11,10 +11,7 @@ stopped; ViSQOL needs the extra `perceptual`.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from _quality import measure, music, page
+from _quality import compare, music
 
 from audiovae.models import resolve
 from audiovae.training.config import OptimizerConfig, TrainConfig
@@ -49,17 +46,5 @@ def config_of(row: str, minutes: float) -> TrainConfig:
     )
 
 
-def main() -> None:
-    """Train what is missing, write the page, print it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/quality_per_minute.json"))
-    options = parser.parse_args()
-    rows = {row: config_of(row, options.minutes) for row in options.rows}
-    results = measure(options.out, options.minutes, rows, METRICS)
-    print(page(results, "Quality per minute of training", __doc__))
-
-
 if __name__ == "__main__":
-    main()
+    compare(__doc__, "Quality per minute of training", ROWS, config_of, METRICS, minutes=20.0)

@@ -260,6 +260,17 @@ def test_a_purely_adversarial_training_can_be_validated(tiny: Tiny) -> None:
     assert task.validate(Progress(1, 24, 0)).figures["total"] == 0
 
 
+def test_a_training_that_has_nothing_to_learn_from_yet_is_refused(tiny: Tiny) -> None:
+    ramp = Schedule(kind="linear", start=2, stop=3, unit="steps")
+    objective = {"name": "bare", "weights": {"adversarial": 1.0}}
+    task = task_of(tiny(objective=objective, adversarial=gan(tiny, ramp=ramp).adversarial))
+    with pytest.raises(
+        ConfigError, match="nothing to learn from: the discriminators have not begun"
+    ):
+        task.step(parts_of(task, 0), Progress(0, 24, 0))
+    assert task.step(parts_of(task, 2), Progress(2, 24, 0)).fault is None
+
+
 def test_figures_of_the_discriminators_are_in_every_line_once_they_play(
     tmp_path: Path, tiny: Tiny
 ) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from audiovae.data import Dataset, open_dataset
 from audiovae.models import build
 from audiovae.training import TrainConfig
-from audiovae.training.autoencoder import AutoencoderTask, uses_bf16
+from audiovae.training.autoencoder import AutoencoderTask
+from audiovae.training.device import uses_bf16
 from audiovae.training.feed import Feed, Part
 from audiovae.training.schedules import Progress
 

@@ -17,8 +17,9 @@ from audiovae.config import parse
 from audiovae.errors import ConfigError
 from audiovae.losses.spectral import WINDOWS
 from audiovae.models.base import Reconstruction
-from audiovae.training.objective import NAMED_WEIGHTS, TERMS, Objective, ObjectiveConfig
+from audiovae.training.objective import TERMS, Objective, ObjectiveConfig
 from audiovae.training.schedules import Progress
+from audiovae.training.weights import NAMED_WEIGHTS
 
 # the tables that ask nothing of the model but a Gaussian latent
 PLAIN = [

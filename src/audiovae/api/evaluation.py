@@ -40,10 +40,8 @@ class Info(NamedTuple):
     channels: int
     latent_dim: int  # numbers in a latent frame
     frame_rate: float  # latent frames per second
-    codebooks: tuple[
-        int, ...
-    ]  # codes in each codebook, coarse first; empty if the latent is continuous
-    kbps: float | None  # kbit/s of the codes of all codebooks; None if the latent is continuous
+    codebooks: tuple[int, ...]  # codes in each, coarse first; empty if the latent is continuous
+    kbps: float | None  # kbit/s of all codebooks' codes; None if the latent is continuous
     compression_in_time: int  # samples (of each channel) to a latent frame
     compression_in_elements: float  # numbers in the sound to numbers in the latent
     receptive_field: int  # input samples that can change one output sample; may be UNLIMITED

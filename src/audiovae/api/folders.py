@@ -19,7 +19,10 @@ def sounds_in(folder: Path) -> list[Path]:
 
 
 def for_each(files: Sequence[Path], title: str, work: Callable[[Path], object]) -> None:
-    """Work through files, with a bar under a title on a terminal; an AudioError at the end names those that could not be used, the rest is done."""
+    """Work through files, on a terminal with a bar under a title.
+
+    What cannot be used is named at the end in an AudioError; the rest is done.
+    """
     refused = []
     for file in progress(files, title):
         try:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCORES = (
-    512 * 1024
-)  # of a block on a CPU: 2 MB of float32, near what a core's second-level cache holds
+SCORES = 512 * 1024  # of a block on a CPU: 2 MB of float32, few enough for a core's caches
 SCORES_ELSEWHERE = 64 * 1024 * 1024  # on a GPU a block is there to bound memory
 FOLD = 16  # g
 

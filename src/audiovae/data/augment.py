@@ -26,9 +26,7 @@ TURN_HZ = (20.0, 8_000.0)  # where the phase turns fastest
 class Augment(Config):
     """How likely each change is, and how large; all zero leaves every crop as it is."""
 
-    loudness_lufs: float | None = Field(
-        None, ge=-60, le=0
-    )  # bring every crop to it; None: as it is
+    loudness_lufs: float | None = Field(None, ge=-60, le=0)  # of every crop; None: as it is
     gain: float = Field(default=0.5, ge=0, le=1)  # probability
     gain_db: float = Field(default=6.0, ge=0, le=60)  # at most, up or down; never past full scale
     # off: they ask for a wider world than minutes of training teach; try 0.5 each for hours

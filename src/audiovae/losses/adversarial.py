@@ -11,6 +11,7 @@ distance between what the judges' layers saw of both, absolute, or relative to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -26,24 +27,28 @@ SMALLEST = 1e-7  # mean magnitude that a relative feature distance divides by, a
 
 
 class Sides(NamedTuple):
-    """The two losses of a game, functions of the logits (real, fake) of one judge."""
+    """The two losses of a game, functions of the logits (real, fake) of one judge, and what chance gives."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
+    chance: float  # the discriminator's, of one that says the same of everything
 
 
 GAMES: dict[str, Sides] = {
     "hinge": Sides(
         lambda real, fake: (1 - real).relu().mean() + (1 + fake).relu().mean(),
         lambda real, fake: -fake.mean(),
+        2.0,
     ),
     "lsgan": Sides(
         lambda real, fake: (real - 1).square().mean() + fake.square().mean(),
         lambda real, fake: (fake - 1).square().mean(),
+        0.5,
     ),
     "relativistic": Sides(
         lambda real, fake: softplus(fake - real).mean(),
         lambda real, fake: softplus(real - fake).mean(),
+        math.log(2),
     ),
 }
 

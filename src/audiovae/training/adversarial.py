@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from audiovae.config import Config
 from audiovae.errors import ConfigError
@@ -32,7 +31,8 @@ from audiovae.losses.discriminators import AnyDiscriminatorConfig, Discriminator
 from audiovae.nn.noise import mix
 from audiovae.training.balancer import Balancer, BalancerConfig
 from audiovae.training.descent import Descent, DescentConfig
-from audiovae.training.distributed import ALONE, World
+from audiovae.training.device import autocast
+from audiovae.training.distributed import ALONE, World, synchronised
 from audiovae.training.instability import InstabilityAlarm
 from audiovae.training.schedules import Progress, Schedule, value_at
 
@@ -112,13 +112,13 @@ class Adversary:
 
     def _judges(self, channels: int) -> int:
         """How many losses are summed up; checks on silence that there is something to compare in each."""
-        length = 4096
         with torch.no_grad():
-            verdicts = self.net(torch.zeros(1, channels, length, device=self.device))
-        if min(len(v.features) for v in verdicts) <= self.config.skip_features:
+            verdicts = self.net(torch.zeros(1, channels, 4096, device=self.device))
+        layers = min(len(verdict.features) for verdict in verdicts)
+        if layers <= self.config.skip_features:
             raise ConfigError(
                 f"adversarial.skip_features {self.config.skip_features} leaves no layer to compare: the shallowest "
-                f"discriminator has {min(len(v.features) for v in verdicts)}"
+                f"discriminator has {layers}"
             )
         return 1 if self.config.over == "mean" else len(verdicts)
 
@@ -143,7 +143,7 @@ class Adversary:
         """The generator's half, unweighted scalars.  x_hat, x [B, C, T]; the discriminators get no gradient."""
         x_hat, x = self._window(x_hat, at), self._window(x, at)
         config = self.config
-        with _frozen(self.net), self._autocast():
+        with _frozen(self.net), autocast(self.device, self.low_precision):
             with torch.no_grad():
                 real = self.net(x)
             fake = self.net(x_hat)
@@ -163,8 +163,8 @@ class Adversary:
         """The discriminators' half: leave their gradient, the mean over (x, x_hat) of all micro-batches; return figures."""
         loss = 0.0
         for number, (x, x_hat) in enumerate(pairs, start=1):
-            with self._synchronised(number == len(pairs)):
-                with self._autocast():
+            with synchronised(self.game, number == len(pairs)):
+                with autocast(self.device, self.low_precision):
                     part = self.game(self._window(x, at), self._window(x_hat, at))
                 (part / len(pairs)).backward()
             loss += float(part.detach()) / len(pairs)
@@ -218,16 +218,6 @@ class Adversary:
         room = max(0, x.shape[-1] - length)
         first = random.Random(mix(at.seed, WINDOW, at.step)).randint(0, room)
         return x[..., first : first + length]
-
-    def _autocast(self) -> Any:
-        kind = self.device.type
-        return torch.autocast(kind, torch.bfloat16) if self.low_precision else nullcontext()
-
-    def _synchronised(self, last: bool) -> Any:
-        """Join the processes' gradients in the last micro-batch only."""
-        if isinstance(self.game, DistributedDataParallel) and not last:
-            return self.game.no_sync()
-        return nullcontext()
 
 
 class _Game(nn.Module):

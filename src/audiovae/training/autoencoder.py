@@ -12,11 +12,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from audiovae.audio.compare import mel_distance, si_sdr, stft_distance
 from audiovae.checkpoint import load_weights
@@ -28,9 +26,11 @@ from audiovae.training.adversarial import Adversary, Turn
 from audiovae.training.checkpoints import State
 from audiovae.training.config import TrainConfig
 from audiovae.training.descent import Descent
+from audiovae.training.device import autocast, uses_bf16
 from audiovae.training.diagnostics import CodesMeter, CollapseAlarm, LatentMeter
-from audiovae.training.distributed import ALONE, World
+from audiovae.training.distributed import ALONE, World, synchronised
 from audiovae.training.feed import Part
+from audiovae.training.generator import GeneratorHalf
 from audiovae.training.instability import Variety
 from audiovae.training.loop import Outcome
 from audiovae.training.objective import AT_X_HAT, Objective, Weighed
@@ -74,7 +74,7 @@ class AutoencoderTask:
         self.alarm = CollapseAlarm()
         self.low_precision = uses_bf16(config.precision, device)
         self.adversary = self._adversary()
-        trained = _Trained(self.model, self.objective, self.adversary)
+        trained = GeneratorHalf(self.model, self.objective, self.adversary)
         partly = self.adversary is not None and self.adversary.config.freeze_encoder
         self.forward = world.wrap(trained, device, partly=partly)
         self.descent = Descent(trained, config.optimizer)
@@ -129,7 +129,7 @@ class AutoencoderTask:
         seen = 0
         for x in self._validation_clips():
             eps = generators(at.seed, VALIDATION, items=len(x), first=seen)
-            with self._autocast():
+            with autocast(self.device, self.low_precision):
                 out = self.product(x, sample=self.objective.is_elbo, generators=eps)
             out = out._replace(x_hat=out.x_hat.float())
             if isinstance(meter, CodesMeter):
@@ -198,8 +198,8 @@ class AutoencoderTask:
         pairs: list[Pair] = []
         for number, (items, batch) in enumerate(parts, start=1):
             eps = self._chance(items, at)
-            with self._synchronised(number == len(parts)):
-                with self._autocast():
+            with synchronised(self.forward, number == len(parts)):
+                with autocast(self.device, self.low_precision):
                     weighed, x_hat = self.forward(batch.x, eps, at)  # x [B, C, T]
                 self._backward(weighed, x_hat, len(parts))
             for name, value in _logs(weighed).items():
@@ -224,7 +224,7 @@ class AutoencoderTask:
         pairs = []
         for items, batch in parts:
             eps = self._chance(items, at)
-            with self._autocast():
+            with autocast(self.device, self.low_precision):
                 out = self.model(batch.x, sample=True, generators=eps)
             pairs.append((batch.x, out.x_hat.float()))
         return pairs
@@ -286,69 +286,6 @@ class AutoencoderTask:
             # codes have a constant in its place: log V of each, under a uniform prior
             figures["negative_elbo"] = float(density + weighed.raw.get("kl", 0.0))
         return figures
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.low_precision
-            else nullcontext()
-        )
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[object]:
-        """Join the processes' gradients in the last micro-batch only."""
-        if isinstance(self.forward, DistributedDataParallel) and not last:
-            return self.forward.no_sync()
-        return nullcontext()
-
-
-class _Trained(nn.Module):
-    """Model and objective as one module, so that one wrapper joins the gradients of both.
-
-    The discriminators are no part of it: their weights get no gradient here.
-    """
-
-    def __init__(
-        self, model: Autoencoder, objective: Objective, adversary: Adversary | None
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self.adversary = adversary
-
-    def forward(
-        self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
-    ) -> tuple[Weighed, Tensor]:
-        """x [B, C, T] -> the weighed terms, and x_hat."""
-        out = self._reconstruct(x, eps, at)
-        out = out._replace(x_hat=out.x_hat.float())
-        ramp = 0.0
-        if self.adversary and self.adversary.turn(at).played:
-            ramp = self.adversary.factor(at)
-            out = out._replace(terms=out.terms | self.adversary.terms(out.x_hat, x, at))
-        weighed: Weighed = self.objective(out, x, at, adversarial=ramp)
-        return weighed, out.x_hat
-
-    def _reconstruct(
-        self, x: Tensor, eps: Sequence[torch.Generator], at: Progress
-    ) -> Reconstruction:
-        if not (self.adversary and self.adversary.freezes(at)):
-            out: Reconstruction = self.model(x, sample=True, generators=eps)
-            return out
-        with torch.no_grad():
-            bottled = self.model.encode(x, sample=True, generators=eps)
-        return self.model.reconstruct(bottled, x, generators=eps)
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to run the model under bf16 autocast: as told, or where the processor multiplies it natively.
-
-    AVX-512 BF16 multiplies matrices several times faster than fp32; without it bf16 is emulated and slower.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _logs(weighed: Weighed) -> dict[str, float]:

@@ -6,7 +6,7 @@ steps before the first one counts; the run folder stores the number, so that a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from audiovae.models.spec_frame import spec_frame
 from audiovae.training.adversarial import AdversarialConfig
 from audiovae.training.descent import OptimizerConfig
 from audiovae.training.objective import ObjectiveConfig
+from audiovae.training.weights import ADVERSARIAL_WEIGHTS
 
 RUN_CONFIG = "config.json"
 RUN_FORMAT = 1
@@ -33,9 +34,7 @@ class TrainConfig(Config):
     data: DataConfig = Field(default_factory=NotesData)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    adversarial: AdversarialConfig | None = (
-        None  # a VAE-GAN: the discriminators, and when they play
-    )
+    adversarial: AdversarialConfig | None = None  # a VAE-GAN: who judges, and when
 
     minutes: float | None = Field(None, gt=0)  # wall clock; 20 if neither it nor `steps` is given
     steps: int | None = Field(None, ge=1)  # updates of the weights
@@ -72,7 +71,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _terms_have_their_source(self) -> TrainConfig:
-        named = {"adversarial", "features"} & self.objective.weights.keys()
+        named = ADVERSARIAL_WEIGHTS.keys() & self.objective.weights.keys()
         if named and self.adversarial is None:
             raise ValueError(
                 f"objective.weights.{min(named)} needs discriminators: set adversarial, if only to {{}}"
@@ -145,12 +144,12 @@ def continued(stored: TrainConfig, given: TrainConfig) -> dict[str, Any]:
     return _overlaid(stored.model_dump(mode="json"), rest) | whole
 
 
-def _said(given: Config, exclude: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def _said(given: Config, exclude: Collection[str] = ()) -> dict[str, Any]:
     """What was given of a config, table by table; a list counts as a whole."""
     whole = given.model_dump(mode="json")
     return {
         name: _said(value) if isinstance(value := getattr(given, name), Config) else whole[name]
-        for name in given.model_fields_set - exclude
+        for name in given.model_fields_set.difference(exclude)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -36,3 +36,20 @@ def own_threads_and_chance(threads: int | None, device: torch.device) -> Iterato
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to run the model under bf16 autocast: as told, or where the processor multiplies it natively.
+
+    AVX-512 BF16 multiplies matrices several times faster than fp32; without it bf16 is emulated and slower.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device, low_precision: bool) -> AbstractContextManager[object]:
+    """bf16 where products allow it, or everything as it is."""
+    return torch.autocast(device.type, torch.bfloat16) if low_precision else nullcontext()

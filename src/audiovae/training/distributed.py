@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -117,6 +117,13 @@ class World(NamedTuple):
 
 
 ALONE = World()
+
+
+def synchronised(module: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """Join the processes' gradients of a wrapped module in the last micro-batch only."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ a game, the loss of a discriminator that says the same of everything (hinge 2, l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +19,9 @@ import torch
 from torch import Tensor
 
 from audiovae.audio.spectra import stft
+from audiovae.losses.adversarial import GAMES
 from audiovae.training.alarm import Alarm
 
-CHANCE = {"hinge": 2.0, "lsgan": 0.5, "relativistic": math.log(2)}
 OVERPOWERS, BLIND = 0.1, 0.99  # shares of chance
 EXPLODES = 1e3
 ALIKE = 0.1  # share of the variance
@@ -53,7 +52,7 @@ class InstabilityAlarm:
 
     def __init__(self, game: str, judges: int, patience: int = 2) -> None:
         """`judges` that the discriminators' loss is the sum of; 1 for a mean."""
-        self.chance = CHANCE[game] * judges
+        self.chance = GAMES[game].chance * judges
         self._alarm = Alarm(patience)
         self._loss, self._steps = 0.0, 0  # since the last look
         self._first_norms: dict[str, float] = {}

@@ -2,16 +2,7 @@
 
     total = sum over terms of  weight[term] * term,    the KL's weight being  weight["kl"] * beta(step) * control
 
-Named tables of weights:
-
-    spectral  multi-resolution STFT, multi-scale mel, L1 and the compressed complex term: for `spec_frame`
-    mission   sum over resolutions of (spectral convergence + log magnitude) + lambda L1
-    elbo      the full Gaussian log-density: with beta = 1, total = -ELBO / seconds, in nats per second
-    likelihood  the same with the model's own density, its term "nll" in nats per second (tokens, WaveVAE)
-    jukebox   the losses of losses/jukebox.py, summed over its levels by the model
-    magnitude   the terms of "spectral" that need no phase, from the first step on: for `spec_conv`
-    spectrogram nothing but the model's own term of that name: its sound has no gradient (`spec_conv` with Griffin-Lim)
-    bare      nothing: the weights are all said one by one, as in the recipes
+The tables of weights are in training/weights.py.
 
 With spectral terms beta is a weight and nothing more; with the density it is the beta of a beta-VAE (Higgins 2017).
 A random few of the windows are used in a step, each in one view, chosen from (seed, step) alone and scaled to the same
@@ -23,7 +14,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import Field
@@ -45,37 +36,15 @@ from audiovae.losses.waveform import LOG_SIGMA_FLOOR, gaussian_nll, l1
 from audiovae.models.base import Reconstruction
 from audiovae.nn.noise import mix
 from audiovae.training.schedules import Progress, Schedule, value_at
+from audiovae.training.weights import (
+    ADVERSARIAL_WEIGHTS,
+    NAMED_SPECTRAL,
+    NAMED_WEIGHTS,
+    OWN_WEIGHTS,
+    Named,
+)
 
-NAMED_WEIGHTS: dict[str, dict[str, float]] = {
-    # The L1 term is what teaches phase, from the loud low partials upwards; without it the spectral terms alone settle on
-    # right envelopes with a random fine structure (the row "no L1 term" of benchmarks/front_end.py).
-    # 0.15 = one seventh: the STFT term is a sum over seven windows; 2.5e-6 a nat per second = 1e-4 a nat per frame at 43 Hz
-    "spectral": {"stft": 0.15, "mel": 1.0, "l1": 50.0, "complex": 3.0, "kl": 2.5e-6},
-    "mission": {"stft": 1.0, "l1": 10.0, "kl": 1e-5},
-    "elbo": {"gaussian": 1.0, "kl": 1.0},
-    "likelihood": {"nll": 1.0, "kl": 1.0},
-    "jukebox": {"l2": 1.0, "linf": 0.02, "multispectral": 1.0, "commitment": 0.02},
-    "magnitude": {"stft": 0.15, "mel": 1.0, "kl": 2.5e-6},
-    "spectrogram": {"spectrogram": 5.0, "kl": 2.5e-6},
-    "bare": {},
-}
-# Of terms that only some models give; a named table above counts only those that the model has
-# 5: the mel term is a sum over seven windows, that of the spectrogram has one
-OWN_WEIGHTS = {
-    "commitment": 0.25,
-    "codebook": 1.0,
-    "nll": 1.0,
-    "spectrogram": 5.0,
-} | {name: NAMED_WEIGHTS["jukebox"][name] for name in ("l2", "linf", "multispectral")}
-# Of the terms that discriminators give, from the step on in which they begin
-ADVERSARIAL_WEIGHTS = {"adversarial": 0.1, "features": 5.0}  # Stable Audio's
-# The waveform comes first: from the first step on, the spectral terms lead to right envelopes over partials that stand
-# still, and out of there the waveform is hardly learned any more.
-NAMED_SPECTRAL = {"spectral": Schedule(kind="linear", start=0.1, stop=0.4)}
 _CONTROL_RANGE = math.log(1e6)  # the controller moves beta by at most a million either way
-Named = Literal[
-    "spectral", "mission", "elbo", "likelihood", "jukebox", "magnitude", "spectrogram", "bare"
-]
 
 
 class ObjectiveConfig(Config):
