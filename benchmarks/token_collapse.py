@@ -67,7 +67,6 @@ def config_of(remedy: str, steps: int, seed: int) -> TrainConfig:
         steps=steps,
         seed=seed,
         batch_size=32,
-        validation_clips=DATA.valid_crops,
         validate_every=steps,
         precision="fp32",
         threads=1,

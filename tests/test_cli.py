@@ -142,7 +142,7 @@ def test_info_of_a_folder_of_a_preset_and_of_a_preset_with_options(
 def test_train_from_a_file_and_flags_then_resume_and_diagnose(
     at: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (at / "tones.toml").write_text("batch_size = 2\nvalidation_clips = 2\nsteps = 9\n")
+    (at / "tones.toml").write_text("batch_size = 2\nlog_every = 5\nsteps = 9\n")
     line = (
         "train tones.toml --model spec_frame --model.size 0 --data synth --data.segment-seconds 0.05"
         " --steps 2 --objective.weights.mel 2 --objective.beta.kind linear --no-tensorboard"

@@ -25,7 +25,6 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORT: dict[str, Any] = {
     "steps": 2,
     "batch_size": 2,
-    "validation_clips": 2,
     "precision": "fp32",
     "tensorboard": False,
 }
@@ -55,6 +54,7 @@ def music(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def run(config: training.TrainConfig, out: Path, **how: Any) -> Path:
         small = resolve("spec_frame", {"size": 0})
         short = {name: getattr(config, name) for name in config.model_fields_set - {"minutes"}}
+        short["data"] = config.data.model_copy(update={"valid_crops": 2})
         return real(training.TrainConfig(**short | SHORT | {"model": small}), out, **how)
 
     monkeypatch.setattr(training, "run", run)

@@ -209,6 +209,8 @@ def _flag(
         extra["negative"] = ()
     if Choice in (annotation, *get_args(annotation)):
         extra["converter"] = _choice
+    elif name in CHOICES:
+        extra["converter"] = _word
     made = Annotated[annotation, Parameter(**extra)] if extra else annotation
     return inspect.Parameter(name, kind, default=default, annotation=made)
 
@@ -218,6 +220,15 @@ def _choice(_: Any, tokens: Sequence[Any]) -> Any:
     text = tokens[0].value
     options = json.loads(text) if text.startswith("{") else {"preset": text}
     return options["preset"] if options.keys() == {"preset"} else options
+
+
+def _word(_: Any, tokens: Sequence[Any]) -> str:
+    """A name alone, where there is nothing to give options to."""
+    chosen = _choice(_, tokens)
+    if not isinstance(chosen, str):
+        options = ", ".join(name for name in chosen if name != "preset")
+        raise ConfigError(f"a model that is made already takes no options: leave out {options}")
+    return chosen
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@
     ├── AudioError         a sound or a file of it that cannot be used
     ├── DataError          a data set that cannot be trained on
     ├── CheckpointError    a model folder or run that cannot be loaded or saved
+    │   └── DamagedError   one whose files are not what was written
     ├── LatentError        a latent that does not belong to this model
     ├── TrainingError      a training that cannot go on
     ├── OutputError        a result that cannot be written
@@ -42,6 +43,10 @@ class DataError(AudioVaeError):
 
 class CheckpointError(AudioVaeError):
     """A model folder or run that cannot be loaded or saved."""
+
+
+class DamagedError(CheckpointError):
+    """A model folder whose files are not what was written; another checkpoint may be whole."""
 
 
 class LatentError(AudioVaeError):

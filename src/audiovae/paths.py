@@ -39,18 +39,35 @@ def cache_folder(*parts: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes the place of `path` at the end.
 
-    A reader sees the old file, the new file or none, never a part of one: after a full disk or
-    SIGKILL too.
+    A reader sees the old file, the new file or none, never a part of one: after a full disk, SIGKILL
+    or a power cut too.
     """
-    handle, name = mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    try:
+        handle, name = mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:  # it should name the file that was wanted
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     os.close(handle)
     temporary = Path(name)
     try:
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private
         yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut, where the platform can."""
+    if os.name == "nt":  # Windows cannot open a folder, and keeps its names by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

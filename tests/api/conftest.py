@@ -42,11 +42,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps on made-up tones."""
     return audiovae.train(
         model={"preset": "spec_frame", "size": 0},
-        data={"preset": "synth", "segment_seconds": 0.1},
+        data={"preset": "synth", "segment_seconds": 0.1, "valid_crops": 2},
         out=tmp_path_factory.mktemp("runs") / "tones",
         quiet=True,
         steps=3,
         batch_size=2,
-        validation_clips=2,
         tensorboard=False,
     )

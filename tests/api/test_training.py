@@ -17,9 +17,8 @@ from audiovae.training.config import TrainConfig
 
 TINY: dict[str, Any] = {
     "model": {"preset": "spec_frame", "size": 0},
-    "data": {"preset": "synth", "segment_seconds": 0.1},
+    "data": {"preset": "synth", "segment_seconds": 0.1, "valid_crops": 2},
     "batch_size": 2,
-    "validation_clips": 2,
     "tensorboard": False,
 }
 

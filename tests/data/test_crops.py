@@ -14,6 +14,7 @@ import torch
 from audiovae.audio.io import read, write
 from audiovae.audio.pool import SoundPool
 from audiovae.audio.resample import resample
+from audiovae.data import FolderData, crops, open_dataset
 from audiovae.data.crops import Position, Section, Timeline, cut
 
 
@@ -75,6 +76,22 @@ def test_channels_are_the_wanted_ones(tmp_path: Path, file_channels: int, channe
         Position(section(tmp_path / "x.wav", 8_000, 0, 800), 0), 800, 8_000, channels, SoundPool()
     )
     assert torch.allclose(crop, x.mean(0, keepdim=True).expand(channels, -1))
+
+
+def test_mp3s_are_decoded_before_the_first_crop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that decodes would be timed as a step, and `--minutes` come out as far too few steps."""
+    monkeypatch.setenv("AUDIOVAE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "music").mkdir()
+    for name, rate in (("a", 8_000), ("b", 11_025), ("c", 16_000)):
+        soundfile.write(
+            tmp_path / "music" / f"{name}.mp3", 0.5 * np.sin(np.arange(30_000) / 9), rate
+        )
+    data = open_dataset(FolderData(path=str(tmp_path / "music")), sample_rate=8_000, channels=1)
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.rf64"))) == 3
+    monkeypatch.setattr(crops, "read_blocks", None)  # none is decoded any more
+    data.train_batch(0, 0, range(8))
 
 
 def test_an_mp3_is_decoded_once_and_then_read_from_the_copy(

@@ -257,12 +257,11 @@ def trained(folder: Path, seconds: float, **options: object) -> SpecConv:
     """A run of two steps on made-up tones of this length."""
     run = audiovae.train(
         model={"preset": "spec_conv", "size": 0, "sample_rate": RATE, "channels": 1, **options},
-        data={"preset": "synth", "segment_seconds": seconds},
+        data={"preset": "synth", "segment_seconds": seconds, "valid_crops": 2},
         out=folder,
         quiet=True,
         steps=2,
         batch_size=2,
-        validation_clips=2,
         tensorboard=False,
     )
     model = audiovae.load(run)

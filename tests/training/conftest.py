@@ -53,7 +53,6 @@ def _tiny(**changes: Any) -> TrainConfig:
         "objective": {"name": "elbo", "target_rate": 500.0, "learn_sigma": True},
         "steps": 24,
         "batch_size": 4,
-        "validation_clips": 4,
         "validate_every": 7,
         "checkpoint_every": 2,
         "log_every": 3,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from audiovae.data import Dataset, open_dataset
+from audiovae.data import Dataset, SynthData, open_dataset
 from audiovae.models import build
 from audiovae.training import TrainConfig
 from audiovae.training.autoencoder import AutoencoderTask
@@ -152,7 +152,7 @@ def test_only_matrices_and_kernels_decay(tiny: Tiny) -> None:
 
 
 def test_validation_measures_the_averaged_weights_on_fixed_clips(tiny: Tiny) -> None:
-    config = tiny(validation_clips=3)
+    config = tiny(data=SynthData(segment_seconds=0.1, valid_crops=11), batch_size=3)
     task = task_of(config)
     first = task.validate(Progress(0, 24, 0))
     task.model.apply(lambda m: nn.init.zeros_(m.weight) if isinstance(m, nn.Linear) else None)
@@ -160,7 +160,9 @@ def test_validation_measures_the_averaged_weights_on_fixed_clips(tiny: Tiny) -> 
     assert first.figures == again.figures
     assert first.score == first.figures["negative_elbo"]
     assert {"mel", "stft", "si_sdr", "active_units", "bits_per_second"} <= first.figures.keys()
-    assert len(first.clips) == 3
+    every = [x for batch in task.data.valid_batches(3) for x in batch.x]
+    to_hear = [x for x, _ in first.clips]  # evenly chosen, not the first few
+    assert len(to_hear) == 4 and all(map(torch.equal, to_hear, every[::3]))
     assert first.statistics is not None and len(first.statistics.mean) == 4
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from audiovae.data import SynthData
 from audiovae.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from audiovae.models import resolve
 from audiovae.training import RunRecord, TrainConfig, choose_device, run
+from audiovae.training.checkpoints import RunFolder
 from audiovae.training.interrupt import Interrupt
 from audiovae.training.tracking import Log
 
@@ -108,10 +110,15 @@ def test_signals_are_as_before_after_a_run(tmp_path: Path, tiny: Tiny) -> None:
 
 
 def test_a_finished_run_returns_at_once_and_a_run_without_checkpoint_begins(
-    tmp_path: Path, whole: Path, tiny: Tiny, ended: Any
+    tmp_path: Path, whole: Path, tiny: Tiny, ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     assert run(None, whole, resume=True, quiet=True) == whole
+    monkeypatch.setattr(
+        import_module("audiovae.training.run"), "open_for", None
+    )  # its data may be gone
+    assert run(None, whole, resume=True, quiet=True) == whole
+    monkeypatch.undo()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     fresh = run(tiny(), tmp_path / "fresh", resume=True, quiet=True)
     assert ended(fresh).differs_from(ended(whole)) == []
@@ -169,7 +176,9 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     break_file(newest / "training.safetensors", damage)
     run(None, copy, resume=True, quiet=True)  # quiet keeps back progress, not this
     said = " ".join(capsys.readouterr().err.split())
-    assert "training.safetensors is" in said.replace("- ", "-") and "damaged_step_00000024" in said
+    assert "training.safetensors is" in said.replace("- ", "-")
+    assert "the checkpoint before it is used" in said
+    assert (copy / "checkpoints" / "damaged_step_00000024").is_dir()
     assert ended(copy).differs_from(ended(whole)) == []
     assert figures(copy) == figures(whole)
 
@@ -186,19 +195,56 @@ def break_file(path: Path, damage: str) -> None:
 def test_a_run_with_only_damaged_checkpoints_is_refused(copy: Path) -> None:
     for folder in checkpoints(copy):
         break_file(folder / "model.safetensors", "flip")
-    with pytest.raises(CheckpointError, match=r"none of the \d checkpoint\(s\) in .* is whole"):
-        run(None, copy, resume=True, quiet=True)
+    for _ in range(2):  # nothing is moved, so that a second try does not begin anew
+        with pytest.raises(CheckpointError, match=r"none of the \d checkpoint\(s\) in .* is whole"):
+            run(None, copy, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("why", "message"), [("newer", "update audiovae"), ("unreadable", "cannot read")]
+)
+def test_what_is_not_damaged_is_not_set_aside(
+    copy: Path, why: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is away for a moment, or a newer audiovae's checkpoint, costs nothing that was trained."""
+    shutil.rmtree(checkpoints(copy)[-1])
+    newest = checkpoints(copy)[-1] / "manifest.json"
+    before = sorted(copy.rglob("*"))
+    if why == "newer":
+        newest.write_text(json.dumps(json.loads(newest.read_text()) | {"format": 99}))
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if why == "unreadable" and path == newest:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=message):
+            run(None, copy, resume=True, quiet=True)
+        assert sorted(copy.rglob("*")) == before
+
+
+def test_a_best_checkpoint_that_is_gone_is_no_longer_named(copy: Path, whole: Path) -> None:
+    """The one before a damaged newest one may name a best that a later best had replaced."""
+    before = checkpoints(copy)[-2]
+    best, _ = json.loads((before / "training.json").read_text())["standing"]["best"]
+    assert not (copy / "checkpoints" / f"step_{best:08d}").exists()
+    break_file(checkpoints(copy)[-1] / "training.safetensors", "flip")
+    folder = RunFolder(copy)
+    folder.restore(load(whole), print)
+    assert folder.standing.best is None
+    assert find(copy) == before
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     tmp_path: Path, whole: Path, tiny: Tiny, ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole_writes, writes = tmp_path / "run", os.fsync, 0
+    folder, whole_writes = tmp_path / "run", os.fsync
 
     def full(handle: int) -> None:
-        nonlocal writes
-        writes += 1
-        if writes > 20:  # in the middle of the third checkpoint
+        if len(list(folder.glob("checkpoints/.step_00000006*/*"))) > 2:  # in the middle of it
             raise OSError(errno.ENOSPC, "No space left on device")
         whole_writes(handle)
 
@@ -288,14 +334,40 @@ def test_minutes_become_steps_that_a_run_of_steps_repeats(
 
 
 def test_init_starts_from_the_weights_of_a_model(whole: Path, tmp_path: Path, tiny: Tiny) -> None:
-    start, settings = load(whole), tiny(steps=1, optimizer={"learning_rate": 1e-30})
-    tuned = load(run(settings, tmp_path / "tuned", init=whole, quiet=True))
+    start, settings = load(whole), tiny(steps=1, optimizer={"learning_rate": 1e-30}, init=whole)
+    tuned = load(run(settings, tmp_path / "tuned", quiet=True))
     assert all(
         torch.allclose(a, b) for a, b in zip(start.parameters(), tuned.parameters(), strict=True)
     )
-    other = tiny(model=resolve("spec_frame", {"size": 0}))
+    other = tiny(model=resolve("spec_frame", {"size": 0}), init=whole)
     with pytest.raises(ConfigError, match=r"another model than the settings name"):
-        run(other, tmp_path / "other", init=whole, quiet=True)
+        run(other, tmp_path / "other", quiet=True)
+
+
+def test_a_tuned_run_goes_on_without_the_model_that_it_began_from(
+    tmp_path: Path, whole: Path, tiny: Tiny, ended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(whole, start)
+    monkeypatch.chdir(tmp_path)
+    straight = run(tiny(steps=4, init="./start"), tmp_path / "straight", quiet=True)
+    cut = tmp_path / "cut"
+    shutil.copytree(straight, cut)
+    shutil.rmtree(checkpoints(cut)[-1])
+    begun = tmp_path / "begun"
+    shutil.copytree(straight, begun)
+    shutil.rmtree(begun / "checkpoints")
+    monkeypatch.chdir("/")  # a relative name is kept as an absolute one
+    again = run(None, begun, resume=True, quiet=True)
+    assert ended(again).differs_from(ended(straight)) == []
+
+    shutil.rmtree(start)
+    assert ended(run(None, cut, resume=True, quiet=True)).differs_from(ended(straight)) == []
+
+    shutil.rmtree(begun / "checkpoints")
+    shutil.copytree(tmp_path / "cut", start)  # another model under its name
+    with pytest.raises(TrainingError, match=r"init .*start is not what it was"):
+        run(None, begun, resume=True, quiet=True)
 
 
 def test_the_best_checkpoint_is_what_load_takes_and_what_pruning_keeps(whole: Path) -> None:

@@ -33,7 +33,6 @@ def tokens(tiny: Tiny, **changes: Any) -> TrainConfig:
             "model": resolve("token_transformer", options),
             "data": TokenSourceData(segment_seconds=0.25, valid_crops=8),
             "objective": ObjectiveConfig(),
-            "validation_clips": 8,
         }
         | changes
     )

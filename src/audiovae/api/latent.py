@@ -20,7 +20,7 @@ from torch import Tensor
 
 from audiovae.api.packing import pack, unpack
 from audiovae.audio.io import expect_free, shown
-from audiovae.errors import LatentError
+from audiovae.errors import LatentError, OutputError
 from audiovae.models import Autoencoder
 from audiovae.paths import replacing
 
@@ -121,7 +121,7 @@ NUMBERS = ("z", "codes", "codebook_sizes")  # the fields that are not plain text
 def write_latent(path: str | Path, latent: Latent, *, force: bool = False) -> None:
     """Write a latent file, whole or not at all.
 
-    Raises OutputError if it exists (unless `force`), LatentError if its name does not end in .safetensors.
+    Raises OutputError if it exists (unless `force`) or the disk refuses, LatentError if its name does not end in .safetensors.
     """
     path = Path(path)
     expect_latent_name(path)
@@ -137,8 +137,12 @@ def write_latent(path: str | Path, latent: Latent, *, force: bool = False) -> No
     for level, (codes, sizes) in enumerate(zip(latent.codes, latent.codebook_sizes, strict=True)):
         packed = [pack(each.cpu(), sizes) for each in (codes if codes.ndim == 3 else codes[None])]
         tensors[f"codes.{level}"] = torch.cat(packed)
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
+    data = safetensors.torch.save(tensors, metadata=header)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"cannot write {shown(path)}: {error.strerror}") from error
 
 
 def read_latent(path: str | Path) -> Latent:

@@ -84,9 +84,12 @@ def open_source(sound: Any, sample_rate: int | None = None, per_channel: bool = 
             return read_blocks(sound, BLOCK, per_channel=per_channel)
 
         return Source(info.sample_rate, info.channels, info.frames, blocks)
-    samples, rate = sound if isinstance(sound, Sound) else (as_samples(sound), sample_rate)
+    array, rate = sound if isinstance(sound, Sound) else (sound, sample_rate)
+    samples = as_samples(array)
     if rate is None:
         raise AudioError("an array does not say how fast it goes: give sample_rate=, in Hz")
+    if rate < 1:
+        raise AudioError(f"sample_rate is in Hz, at least 1, got {rate}")
     expect_channels("the array", len(samples), per_channel)
     channels, frames = samples.shape
     return Source(rate, channels, frames, lambda: iter(samples.split(BLOCK, dim=1)))

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from audiovae import __version__
-from audiovae.errors import CheckpointError, OutputError
+from audiovae.errors import CheckpointError, DamagedError, OutputError
+from audiovae.paths import sync_folder
 
 FORMAT = 1  # raised when an older audiovae could no longer read what this one writes
 MANIFEST = "manifest.json"
@@ -37,25 +38,26 @@ class Manifest(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the list and check it against its own digest.  Raises CheckpointError."""
+        """Read the list and check it against its own digest.  Raises CheckpointError, or DamagedError."""
         path = folder / MANIFEST
         if not path.is_file():
-            raise CheckpointError(
+            raise DamagedError(
                 f"{folder} is not a model folder of audiovae: {MANIFEST} is missing; it is written "
                 "together with config.json and model.safetensors"
             )
+        data = _read(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(data)
             written, digest = values["format"], values.pop("digest")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise CheckpointError(f"{path} is damaged: it is not a manifest of audiovae") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedError(f"{path} is damaged: it is not a manifest of audiovae") from None
         if isinstance(written, int) and written > FORMAT:
             raise CheckpointError(
                 f"{path} has format {written}, this audiovae ({__version__}) reads up to {FORMAT}; "
                 "update audiovae"
             )
         if digest != _sha256(_dump(values)):
-            raise CheckpointError(f"{path} is damaged: its digest is not that of its content")
+            raise DamagedError(f"{path} is damaged: its digest is not that of its content")
         return cls(folder, written, values["files"])
 
     @property
@@ -65,20 +67,15 @@ class Manifest(NamedTuple):
         return _sha256("".join(self._entry(name)["sha256"] for name in named).encode())
 
     def content(self, name: str) -> bytes:
-        """Read a file and compare it with the list.  Raises CheckpointError that names it."""
+        """Read a file and compare it with the list.  Raises CheckpointError that names it, DamagedError if it differs."""
         entry, path = self._entry(name), self.folder / name
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing, although {MANIFEST} lists it") from None
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+        data = _read(path)
         if len(data) != entry["bytes"]:
-            raise CheckpointError(
+            raise DamagedError(
                 f"{path} is damaged: it has {len(data)} bytes, {entry['bytes']} were written"
             )
         if _sha256(data) != entry["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}")
+            raise DamagedError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}")
         return data
 
     def json(self, name: str) -> Any:
@@ -101,9 +98,7 @@ class Manifest(NamedTuple):
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self.files:
-            raise CheckpointError(
-                f"{self.folder / MANIFEST} does not list {name}: not a whole model"
-            )
+            raise DamagedError(f"{self.folder / MANIFEST} does not list {name}: not a whole model")
         return self.files[name]
 
 
@@ -128,12 +123,12 @@ def place_files(folder: Path, files: Mapping[str, bytes], *, replace: bool = Fal
         new.mkdir(parents=True)
         for name, data in files.items():
             _write_synced(new / name, data)
-        _sync_folder(new)
+        sync_folder(new)
         if folder.exists():
             os.rename(folder, old)
         os.rename(new, folder)
         placed = True
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(folder if placed else new, ignore_errors=True)
         if old.exists():
@@ -178,6 +173,15 @@ def _packed(contents: Mapping[str, Any]) -> dict[str, bytes]:
     return files | {MANIFEST: _dump(manifest | {"digest": _sha256(_dump(manifest))})}
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing, although {MANIFEST} lists it") from None
+    except OSError as error:  # what cannot be read now may be whole
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+
+
 def _dump(values: Any) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
 
@@ -191,14 +195,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut, where the platform can."""
-    if os.name == "nt":  # Windows cannot open a folder, and keeps its names by itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,7 +15,7 @@ from audiovae.audio.opening import shown
 from audiovae.audio.pool import SoundPool
 from audiovae.data.augment import Augment, augment
 from audiovae.data.base import Batch, DataSettings, crop_length, shape_json, stack
-from audiovae.data.crops import Position, Section, Timeline, cut
+from audiovae.data.crops import Position, Section, Timeline, cut, decode_mp3s
 from audiovae.data.manifest import VALID_SHARE, Entry, Manifest, expect_usable
 from audiovae.data.scan import MINIMUM_SECONDS, SILENCE_DB, scan_folder
 from audiovae.nn.noise import mix
@@ -33,7 +33,7 @@ class FolderData(DataSettings):
     silence_db: float = Field(SILENCE_DB, le=0)  # crops with a lower RMS are drawn again
     silent_draws: int = Field(8, ge=1)  # at most; then the loudest of them is taken
     valid_seconds: float = Field(1.5, gt=0, le=600)  # length of a validation crop
-    valid_crops: int = Field(64, ge=1)  # at most
+    valid_crops: int = Field(32, ge=1)  # at most
     augment: Augment = Augment()
 
 
@@ -79,6 +79,7 @@ class FolderDataset:
         expect_usable(self.manifest)
         self.train = Timeline(sections(self.manifest, "train"))
         self.valid = Timeline(sections(self.manifest, "valid"))
+        decode_mp3s([*self.train.sections, *self.valid.sections])
 
     @property
     def fingerprint(self) -> str:

@@ -65,7 +65,7 @@ class NotesData(DataSettings):
     release_seconds: float = Field(0.5, ge=0, le=60)
     valid_share: float = Field(0.05, gt=0, le=0.5)  # of the (program, pitch) pairs
     valid_seconds: float = Field(1.5, gt=0, le=600)  # length of a validation crop
-    valid_crops: int = Field(64, ge=1)  # at most; the other held-out notes are not used
+    valid_crops: int = Field(32, ge=1)  # at most; the other held-out notes are not used
     augment: Augment = Augment()
 
     @model_validator(mode="after")

@@ -14,15 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from audiovae.audio.io import expect_channels, inspect, read_blocks
 from audiovae.audio.levels import amplitude, peak
 from audiovae.audio.opening import UnusableFileError, shown
 from audiovae.data.manifest import Entry, Manifest, assign_splits, name_valid
 from audiovae.errors import DataError
 from audiovae.paths import cache_folder
+from audiovae.progress import progress
 
 BLOCK = 1 << 18  # samples decoded at once: 6 s at 44.1 kHz
 MINIMUM_SECONDS = 0.1  # shorter files hold less than an onset
@@ -74,12 +72,13 @@ def listen(folder: str, *, quiet: bool = False) -> list[Entry]:
     entries = {path: memory.recall(path) for path in sorted(walk(folder), key=os.fsencode)}
     new = [path for path, entry in entries.items() if entry is None]
     workers = min(8, os.cpu_count() or 1)  # decoding and hashing let go of the interpreter
-    console = Console(stderr=True)
     with memory, ThreadPoolExecutor(workers) as pool:
-        found: Iterable[Entry] = pool.map(memory.learn, new)
-        if new and console.is_terminal and not quiet:
-            found = track(found, f"scan {shown(folder)}", len(new), console=console)
-        entries.update(zip(new, found, strict=True))
+        found = pool.map(memory.learn, new)
+        if new:
+            title = f"scan {shown(folder)}"
+            entries.update(
+                zip(new, progress(found, title, total=len(new), quiet=quiet), strict=True)
+            )
     return [entry for entry in entries.values() if entry]
 
 

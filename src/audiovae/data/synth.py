@@ -54,7 +54,7 @@ class SynthData(DataSettings):
     kind: Literal["synth"] = "synth"
     segment_seconds: float = Field(1.0, gt=0, le=600)
     harmonics: int = Field(32, ge=1, le=1024)  # at most; fewer where they would pass Nyquist
-    valid_crops: int = Field(64, ge=1)
+    valid_crops: int = Field(32, ge=1)
 
 
 def open_synth(

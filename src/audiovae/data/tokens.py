@@ -57,7 +57,7 @@ class TokensData(TokenSettings):
     kind: Literal["tokens"] = "tokens"
     path: str  # the folder
     segment_seconds: float = Field(4.0, gt=0, le=600)
-    valid_crops: int = Field(64, ge=1)  # at most
+    valid_crops: int = Field(32, ge=1)  # at most
 
 
 class TokenFile(NamedTuple):

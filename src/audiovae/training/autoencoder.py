@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,8 @@ class AutoencoderTask:
         means: dict[str, float] = {}
         clips: list[tuple[Tensor, Tensor]] = []
         seen = 0
-        for x in self._validation_clips():
+        for batch in self.data.valid_batches(self.config.batch_size):
+            x = batch.x.to(self.device)
             eps = generators(at.seed, VALIDATION, items=len(x), first=seen)
             with autocast(self.device, self.low_precision):
                 out = self.product(x, sample=self.objective.is_elbo, generators=eps)
@@ -141,12 +142,13 @@ class AutoencoderTask:
             seen += len(x)
             for name, value in self._figures(out, x, at).items():
                 means[name] = means.get(name, 0.0) + (value - means.get(name, 0.0)) * len(x) / seen
-            clips += list(zip(x.cpu(), out.x_hat.cpu(), strict=True))[: CLIPS_TO_HEAR - len(clips)]
+            clips += zip(x.cpu(), out.x_hat.cpu(), strict=True)
         alarms = self.alarm.update(at.step, meter)
         if self.adversary and self.adversary.turn(at).played:
             alarms += self.adversary.look(at.step, variety.value)
         score = means["negative_elbo" if self.objective.is_elbo else "mel"]
-        return Report(score, means | meter.figures(), clips, alarms, meter.statistics())
+        to_hear = clips[:: -(-len(clips) // CLIPS_TO_HEAR)]
+        return Report(score, means | meter.figures(), to_hear, alarms, meter.statistics())
 
     def state_dict(self) -> State:
         """Weights, buffers and moments of the optimizers; what the objective, the balancer and the alarms remember."""
@@ -255,15 +257,6 @@ class AutoencoderTask:
         """What a forward pass may change besides gradients: the buffers that a checkpoint holds."""
         held = self.model.state_dict(keep_vars=True)
         return [t for t in held.values() if not isinstance(t, nn.Parameter)]
-
-    def _validation_clips(self) -> Iterator[Tensor]:
-        """x [B, C, T] of the first `validation_clips` clips, the same ones every time."""
-        left, size = self.config.validation_clips, self.config.batch_size
-        for batch in self.data.valid_batches(size):
-            if left <= 0:
-                return
-            yield batch.x[:left].to(self.device)
-            left -= len(batch.x)
 
     def _meter(self) -> LatentMeter | CodesMeter:
         """A new meter for this model's kind of latent."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from audiovae.checkpoint import checkpoints, load_weights, save_model
 from audiovae.checkpoint.folder import Manifest, remove_temporary
-from audiovae.errors import CheckpointError, OutputError
+from audiovae.errors import CheckpointError, DamagedError, OutputError
 from audiovae.latents import LatentStatistics
 from audiovae.models import Autoencoder
 from audiovae.paths import replacing
@@ -95,24 +95,36 @@ class RunFolder:
         self._prune(standing)
         return folder
 
+    def has_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there, and whole."""
+        try:
+            Manifest.read(self._folder(step)).check()
+        except CheckpointError:
+            return False
+        return True
+
     def restore(self, product: Autoencoder, warn: Callable[[str], None]) -> State | None:
         """Load the newest whole checkpoint; None (and step 0) where there is none.
 
-        A damaged one is named to `warn`, set aside as damaged_step_*, and the one before is taken.  Raises
-        CheckpointError if there are checkpoints and all are damaged.
+        A damaged one is named to `warn`; once an earlier one proved whole it is set aside as damaged_step_*.  Raises
+        CheckpointError if one cannot be read or is too new, or if all are damaged; then everything stays as it is.
         """
         if not (self.path / "checkpoints").is_dir():
             return None
         remove_temporary(self.path / "checkpoints")
         found = checkpoints(self.path)
-        for folder in reversed(found):
+        for place, folder in reversed(list(enumerate(found))):
             try:
-                return self._read(folder, product)
-            except CheckpointError as error:
-                aside = folder.with_name(f"damaged_{folder.name}")
-                warn(f"{error}; it is set aside as {aside.name}, the checkpoint before it is used")
+                state = self._read(folder, product)
+            except DamagedError as error:
+                warn(f"{error}; the checkpoint before it is used")
+                continue
+            for damaged in found[place + 1 :]:
+                aside = damaged.with_name(f"damaged_{damaged.name}")
                 shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
+                damaged.rename(aside)
+            self._point_to_best(self.standing)
+            return state
         if found:
             raise CheckpointError(
                 f"none of the {len(found)} checkpoint(s) in {self.path / 'checkpoints'} is whole; start "
@@ -128,8 +140,9 @@ class RunFolder:
         state = State(manifest.tensors("training.safetensors"), values["task"])
         load_weights(product, weights, str(folder / "model.safetensors"))
         best = values["standing"]["best"]
+        if best is not None and not self._folder(best[0]).is_dir():  # a later one had replaced it
+            best = None
         self.standing = Standing(**values["standing"])._replace(best=best and Best(*best))
-        self._point_to_best(self.standing)
         return state
 
     def _folder(self, step: int) -> Path:
@@ -137,10 +150,12 @@ class RunFolder:
 
     def _point_to_best(self, standing: Standing) -> None:
         """Name the best folder; written from the standing, so a run that was cut off between the two is mended."""
-        pointer, name = self.path / "checkpoints" / "best", ""
-        if standing.best is not None:
-            name = self._folder(standing.best.step).name + "\n"
-        if name and not (pointer.exists() and pointer.read_text(encoding="utf-8") == name):
+        pointer = self.path / "checkpoints" / "best"
+        if standing.best is None:
+            pointer.unlink(missing_ok=True)
+            return
+        name = self._folder(standing.best.step).name + "\n"
+        if not (pointer.exists() and pointer.read_text(encoding="utf-8") == name):
             with replacing(pointer) as temporary:
                 temporary.write_text(name, encoding="utf-8")
 

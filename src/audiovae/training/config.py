@@ -6,11 +6,12 @@ steps before the first one counts; the run folder stores the number, so that a r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from audiovae import __version__
 from audiovae.config import Config, parse, read_json
@@ -27,6 +28,16 @@ RUN_CONFIG = "config.json"
 RUN_FORMAT = 1
 
 
+def _found_from_anywhere(model: str | Path | None) -> str | None:
+    """A run or model folder as an absolute path, so that a resumed run finds it; a built-in name as it is."""
+    if isinstance(model, Path) or (model and ("/" in model or os.sep in model)):
+        return os.path.abspath(model)
+    return model
+
+
+InitModel = Annotated[str | None, BeforeValidator(_found_from_anywhere)]
+
+
 class TrainConfig(Config):
     """One training run."""
 
@@ -41,12 +52,11 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0)  # of weights, crops, augmentation and noise
     batch_size: int = Field(16, ge=1)  # sounds in one update, over all micro-batches and processes
     accumulate: int = Field(1, ge=1)  # micro-batches of an update in each process: less memory
-    init: Path | None = None  # fine-tune: start from the weights of this model or run
+    init: InitModel = None  # fine-tune: start from the weights of this model or run
 
     checkpoint_every: int | None = Field(None, ge=1)  # steps; None: every ten minutes
     keep_last: int = Field(2, ge=1)  # newest checkpoints to keep beside the best one
     validate_every: int | None = Field(None, ge=1)  # steps; None: twenty times in the run
-    validation_clips: int = Field(32, ge=1)  # at most; the same ones every time
     log_every: int = Field(10, ge=1)  # steps
     tensorboard: bool | None = None  # curves and audio; None: if audiovae[train] is installed
 
@@ -101,7 +111,6 @@ ACCEPTED = {
     "precision",
     "threads",
     "validate_every",
-    "validation_clips",
     "optimizer.learning_rate",
     "optimizer.weight_decay",
     "optimizer.clip",
@@ -120,6 +129,7 @@ class RunRecord(Config):
     total_steps: int = Field(ge=1)
     validate_every: int = Field(ge=1)  # steps
     fingerprint: str  # of the data: another one is another run
+    init_hash: str | None = None  # of the model that it started from
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord | None:

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from audiovae.checkpoint import checkpoints as saved_in
 from audiovae.checkpoint import load
 from audiovae.config import parse
 from audiovae.data import Dataset
@@ -55,20 +56,18 @@ def run(
     out: str | Path,
     *,
     resume: bool = False,
-    init: str | Path | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train, and return the run folder; with `resume` go on from its newest whole checkpoint.
 
-    A resumed run without a config keeps its own; one that is finished returns at once.  `init` names a model to start
-    from.  After a signal the process ends with 128 + its number (Ctrl-C 130, SIGTERM 143), a checkpoint written.
+    A resumed run without a config keeps its own; one that is finished returns at once.  After a signal the process ends with 128 + its number (Ctrl-C 130, SIGTERM 143), a checkpoint written.
     Raises ConfigError, DataError, OutputError, CheckpointError or TrainingError; each says what to do.
     """
     folder = Path(out)
     with joined() as world:
         voice = Voice(Console(stderr=True, quiet=not world.first, soft_wrap=True), quiet)
         record = world.from_first(lambda: _record_of(folder, resume))
-        config = _settings(config, init, record, voice)
+        config = _settings(config, record, voice)
         device = choose_device(config.device, world)
         with own_threads_and_chance(config.threads, device):
             _run(config, record, folder, device, world, voice)
@@ -100,14 +99,19 @@ def _run(
     voice: Voice,
 ) -> None:
     """Make or restore what is trained, settle the number of steps, and train."""
-    model = _model(config)
+    checkpoints = RunFolder(folder, config.keep_last)
+    if record is not None and checkpoints.has_whole(record.total_steps):
+        voice.say(f"{folder} is finished: all of its {record.total_steps} steps are done")
+        return
+    fresh = not saved_in(folder)
+    model = _model(config, record, fresh)
     config = config.model_copy(update={"model": model.config})
     data = world.first_goes_first(lambda: _open(config, record))
     voice.say(data.describe())
-    if config.init is None:
+    if fresh and config.init is None:
         model.calibrate(_first_look(data, config))
+    init_hash = model.model_hash
     task = task_of(model)(model, data, config, device, world)
-    checkpoints = RunFolder(folder, config.keep_last)
     state = world.from_first(lambda: checkpoints.restore(task.product, voice.warn))
     checkpoints.standing = world.from_first(lambda: checkpoints.standing)
     if state is not None:
@@ -115,11 +119,16 @@ def _run(
 
     shares = world.share(config.batch_size, config.accumulate)
     with Feed(data, config.seed, shares, device, _ahead(config, device)) as feed:
-        record = record or _new_record(config, data, task, feed, world)
+        if record is None:
+            total, every = _length(config, task, feed, world)
+            record = RunRecord(
+                config=config,
+                total_steps=total,
+                validate_every=every,
+                fingerprint=data.fingerprint,
+                init_hash=init_hash,
+            )
         plan, done = _plan(config, record), checkpoints.standing.step
-        if done >= plan.total_steps:
-            voice.say(f"{folder} is finished: all of its {plan.total_steps} steps are done")
-            return
         voice.say(f"steps {done} to {plan.total_steps} in {folder}")
         last = Progress(plan.total_steps - 1, plan.total_steps, plan.seed)
         if config.adversarial is not None and not config.adversarial.begins(last):
@@ -167,13 +176,10 @@ def _record_of(folder: Path, resume: bool) -> RunRecord | None:
 
 def _settings(
     given: TrainConfig | None,
-    init: str | Path | None,
     record: RunRecord | None,
     voice: Voice,
 ) -> TrainConfig:
     """The settings to train with: those given, over those of the run that is resumed."""
-    if given is not None and init is not None:
-        given = given.model_copy(update={"init": Path(init)})
     if record is None:
         return given or TrainConfig()
     if given is None:
@@ -194,12 +200,17 @@ def _settings(
     return parse(TrainConfig, settings)
 
 
-def _model(config: TrainConfig) -> Autoencoder:
-    """A model with the weights to start from: fresh ones by the seed, or those of `init`."""
-    if config.init is None:
+def _model(config: TrainConfig, record: RunRecord | None, fresh: bool) -> Autoencoder:
+    """A model with the weights to start from: fresh ones by the seed, or those of `init`; any before a checkpoint's."""
+    if config.init is None or not fresh:
         torch.manual_seed(mix(config.seed, WEIGHTS))
         return build(config.model)
     model = load(config.init)
+    if record is not None and record.init_hash != model.model_hash:
+        raise TrainingError(
+            f"init {config.init} is not what it was when this run began, and the run has no checkpoint yet; "
+            "start it anew in another folder"
+        )
     if "model" in config.model_fields_set and model.config != config.model:
         raise ConfigError(
             f"init {config.init} is another model than the settings name; leave the model's settings out, "
@@ -224,18 +235,14 @@ def _first_look(data: Dataset, config: TrainConfig) -> Iterator[Tensor]:
         yield data.train_batch(config.seed, step, range(config.batch_size)).x
 
 
-def _new_record(
-    config: TrainConfig, data: Dataset, task: AutoencoderTask, feed: Feed, world: World
-) -> RunRecord:
-    """Settle the number of steps: as given, or as many as fit into the minutes."""
+def _length(
+    config: TrainConfig, task: AutoencoderTask, feed: Feed, world: World
+) -> tuple[int, int]:
+    """The number of steps, as given or as many as fit into the minutes, and of those between two validations."""
     if config.steps is not None:
-        steps, every = config.steps, -(-config.steps // VALIDATIONS)
-    else:
-        seconds = 60 * config.length_in_minutes
-        steps, every = measure(task, feed, config.seed, seconds, world).plan(seconds)
-    return RunRecord(
-        config=config, total_steps=steps, validate_every=every, fingerprint=data.fingerprint
-    )
+        return config.steps, -(-config.steps // VALIDATIONS)
+    seconds = 60 * config.length_in_minutes
+    return measure(task, feed, config.seed, seconds, world).plan(seconds)
 
 
 def _plan(config: TrainConfig, record: RunRecord) -> Plan:
