@@ -1,6 +1,6 @@
 """Fetch the music of the quality benchmarks: two soundtracks from Debian's archive, about five hours, 44.1 kHz stereo.
 
-    python benchmarks/music.py [FOLDER]      prints the folder
+    python benchmarks/_music.py [FOLDER]      prints the folder
 
 Needs apt-get and dpkg (Debian, Ubuntu); root is not needed. wesnoth-1.16-music is GPL-2+, planetblupi-music-ogg GPL-3+:
 good for measuring, not for weights that are shipped under other terms.

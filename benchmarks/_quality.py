@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from _music import fetch
-from _timing import paragraph, write_page
+from _timing import open_results, paragraph, write_page
 from torch import Tensor
 
 import audiovae
@@ -39,31 +39,26 @@ def compare(
     title: str,
     rows: Iterable[str],
     config_of: ConfigOf,
-    metrics: tuple[str, ...],
+    work: Callable[[TrainConfig], Mapping[str, Any]],
     minutes: float,
 ) -> None:
-    """The command line of a benchmark whose rows are trainings: train what is missing, write the page, print it."""
+    """The command line of a benchmark whose rows are trainings: train and score what is missing, write the page, print it."""
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     name = Path(sys.argv[0]).stem
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--rows", nargs="+", choices=list(rows), default=list(rows))
     parser.add_argument("--out", type=Path, default=Path(f"docs/results/{name}.json"))
     options = parser.parse_args()
-    configs = {row: config_of(row, options.minutes) for row in options.rows}
-    results = measure(options.out, options.minutes, configs, metrics)
-    print(page(results, title, doc))
-
-
-def measure(
-    out: Path, minutes: float, rows: Mapping[str, TrainConfig], metrics: tuple[str, ...]
-) -> ResultsFile:
-    """Train and score each row that is not in the results yet."""
-    results = ResultsFile(out)
-    for name, config in rows.items():
-        key = {"row": name, "minutes": minutes, **identity(config)}
-        shown = results.row(key, lambda config=config: train_and_score(config, metrics))  # type: ignore[misc]
-        print({k: v for k, v in shown.items() if k not in PARTS}, flush=True)
-    return results
+    results = open_results(options.out)
+    for row in options.rows:
+        config = config_of(row, options.minutes)
+        key = {"row": row, "minutes": options.minutes, **identity(config)}
+        shown = results.row(key, lambda config=config: work(config))  # type: ignore[misc]
+        print(_shown(shown), flush=True)
+    newest = {(config["row"], config["minutes"]): config for config in results.configs}
+    lengths = sorted({minutes for _, minutes in newest})
+    keys = [newest[row, m] for m in lengths for row in rows if (row, m) in newest]
+    print(page(results, title, doc, keys))
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -78,10 +73,17 @@ def _placeless(value: Any) -> Any:
     return {name: _placeless(v) for name, v in value.items() if name not in PLACES}
 
 
-def page(results: ResultsFile, title: str, doc: str | None) -> str:
-    """Write the page that quotes the results, every row of them; return it."""
-    rows = [{k: v for k, v in row.items() if k not in PARTS} for row in results.rows]
+def page(
+    results: ResultsFile, title: str, doc: str | None, keys: Iterable[Mapping[str, Any]]
+) -> str:
+    """Write the page that quotes the rows of these keys; return it."""
+    rows = [_shown(row) for key in keys if (row := results.find(key)) is not None]
     return write_page(results, title, paragraph(doc), rows, threads=torch.get_num_threads())
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table shows of a row."""
+    return {name: value for name, value in row.items() if name not in PARTS}
 
 
 def music(**settings: Any) -> FolderData:
@@ -102,18 +104,22 @@ def run_folder(config: TrainConfig) -> Path:
     return cache_folder() / "benchmark-runs" / config_hash(config.model_dump(mode="json"))
 
 
-def train_and_score(config: TrainConfig, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Train the run of a config; score its reconstruction of held-out clips."""
-    model = trained(config)
-    record = RunRecord.read(run_folder(config))
-    statistics = model.statistics
-    return {
-        "weights_m": sum(p.numel() for p in model.parameters()) / 1e6,
-        "steps": record.total_steps if record else None,
-        **held_out_scores(model, metrics),
-        "active_units": int((statistics.mean_variance > 0.01).sum()) if statistics else None,
-        "kl_nats_s": float(statistics.kl.sum()) * model.frame_rate if statistics else None,
-    }
+def scored(metrics: tuple[str, ...]) -> Callable[[TrainConfig], dict[str, Any]]:
+    """What trains the run of a config and scores its reconstruction of held-out clips."""
+
+    def work(config: TrainConfig) -> dict[str, Any]:
+        model = trained(config)
+        record = RunRecord.read(run_folder(config))
+        statistics = model.statistics
+        return {
+            "weights_m": sum(p.numel() for p in model.parameters()) / 1e6,
+            "steps": record.total_steps if record else None,
+            **held_out_scores(model, metrics),
+            "active_units": int((statistics.mean_variance > 0.01).sum()) if statistics else None,
+            "kl_nats_s": float(statistics.kl.sum()) * model.frame_rate if statistics else None,
+        }
+
+    return work
 
 
 def held_out_scores(model: Autoencoder, metrics: tuple[str, ...]) -> dict[str, float]:

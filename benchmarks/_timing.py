@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 import statistics
@@ -80,9 +79,24 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {bf16} AVX-512 BF16, torch {torch.__version__}"
 
 
+def open_results(path: Path) -> ResultsFile:
+    """The results in a file, with this machine's name for what is measured now."""
+    return ResultsFile(path, machine())
+
+
 def paragraph(doc: str | None) -> str:
     """The last paragraph of a script's docstring in one line: what the page says of the measurement."""
     return " ".join((doc or "").strip().split("\n\n")[-1].split())
+
+
+def measured(results: ResultsFile, threads: int) -> str:
+    """When and where the rows that a page quotes were measured: a line for each machine."""
+    lines = []
+    for place in sorted({place for place, _ in results.measured}):
+        dates = sorted({date for where, date in results.measured if where == place})
+        span = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        lines.append(f"{span}, {threads} thread{'s' * (threads > 1)} of: {place}.")
+    return "\n".join(lines)
 
 
 def write_page(
@@ -93,12 +107,8 @@ def write_page(
     found: Mapping[str, float] | None = None,
     threads: int = 1,
 ) -> str:
-    """Store machine, date and ratios, write the page that quotes the results beside them, return it."""
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    results.put("machine", machine())
-    results.put("date", today)
-    place = f"{today}, {threads} thread{'s' * (threads > 1)} of: {machine()}."
-    parts = [f"# {title}", explanation, place, table(rows)]
+    """Store the ratios, write the page that quotes the results beside them, return it."""
+    parts = [f"# {title}", explanation, measured(results, threads), table(rows)]
     if found:
         results.put("ratios", dict(found))
         parts.append(table([{"ratio": name, "times": value} for name, value in found.items()]))

@@ -24,13 +24,12 @@ from _timing import (
     cpu_seconds,
     identity,
     one_thread,
+    open_results,
     paragraph,
     precision,
     ratios,
     write_page,
 )
-
-from audiovae.evaluation.report import ResultsFile
 
 NETS: dict[str, Callable[[bool], Net]] = {
     "spec_frame": _peers.spec_frame,
@@ -65,7 +64,7 @@ def measure(out: Path, rounds: int, seconds: float, narrow: bool) -> str:
     """Time all nets in turns, write the results and return the page."""
     one_thread()
     torch.manual_seed(0)
-    results = ResultsFile(out)
+    results = open_results(out)
     nets = {name: make(narrow) for name, make in NETS.items()}
     for net in nets.values():
         net.module.eval()

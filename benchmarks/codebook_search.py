@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 import vector_quantize_pytorch as vqpt
-from _timing import cpu_seconds, machine, one_thread, paragraph, write_page
+from _timing import cpu_seconds, machine, one_thread, open_results, paragraph, write_page
 from torch import Tensor
 from transformers.models.encodec.modeling_encodec import (
     EncodecEuclideanCodebook,
@@ -143,7 +143,7 @@ def measure(out: Path, rounds: int, frames: int, narrow: bool) -> str:
     sizes = [(1024, 128), (1024, 8), (2048, 256)][: 1 if narrow else None]
     cases = [single(size, dim, frames) for size, dim in sizes]
     cases += [residual(2 if narrow else 8, 1024, 128, frames)]
-    results = ResultsFile(out)
+    results = open_results(out)
     rows: list[dict[str, object]] = []
     ratios: dict[str, float] = {}
     for case in cases:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _quality import compare, music
+from _quality import compare, music, scored
 
 from audiovae.models import resolve
 from audiovae.training.config import TrainConfig
@@ -57,4 +57,4 @@ def config_of(row: str, minutes: float) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    compare(__doc__, "Discriminators", ROWS, config_of, METRICS, minutes=20.0)
+    compare(__doc__, "Discriminators", ROWS, config_of, scored(METRICS), minutes=20.0)

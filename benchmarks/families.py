@@ -12,7 +12,6 @@ size of the packed codes of a discrete one; `used` the share of dimensions that 
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Sequence
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _quality import identity, mean_scores, page, run_folder, trained
+from _quality import compare, mean_scores, run_folder, trained
 from torch import Tensor
 
 from audiovae.api.codecs import codec_fields, sounding
 from audiovae.data import DataSettings, open_dataset
 from audiovae.data.notes import NotesData
 from audiovae.data.tokens import SUFFIX, TokenFile, TokensData, write_tokens
-from audiovae.evaluation.report import ResultsFile
 from audiovae.models import Autoencoder, resolve
 from audiovae.paths import cache_folder
 from audiovae.training.config import OptimizerConfig, RunRecord, TrainConfig
@@ -167,22 +165,12 @@ def speed(model: Autoencoder, x: Tensor) -> float:
     return x.shape[-1] / model.sample_rate / best
 
 
-def main() -> None:
-    """Train what is missing, write the page, print it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument(
-        "--rows", nargs="+", choices=[*ROWS, OF_ITS_CODES], default=[*ROWS, OF_ITS_CODES]
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/results/families.json"))
-    options = parser.parse_args()
-    results = ResultsFile(options.out)
-    for row in options.rows:
-        config = config_of(row, options.minutes)
-        key = {"row": row, "minutes": options.minutes, **identity(config)}
-        results.row(key, lambda config=config: train_and_score(config))  # type: ignore[misc]
-    print(page(results, "Every family side by side", __doc__))
-
-
 if __name__ == "__main__":
-    main()
+    compare(
+        __doc__,
+        "Every family side by side",
+        [*ROWS, OF_ITS_CODES],
+        config_of,
+        train_and_score,
+        minutes=15.0,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _quality import compare, music
+from _quality import compare, music, scored
 
 from audiovae.models import resolve
 from audiovae.training.config import TrainConfig
@@ -55,6 +55,6 @@ if __name__ == "__main__":
         "How the default model was chosen",
         [*MODELS, *OBJECTIVES],
         config_of,
-        METRICS,
+        scored(METRICS),
         minutes=4.0,
     )

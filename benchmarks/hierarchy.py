@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from _quality import identity, page, trained
+from _timing import open_results
 from torch import Tensor
 
 from audiovae.data import open_dataset
 from audiovae.data.notes import NotesData
 from audiovae.evaluation import score
-from audiovae.evaluation.report import ResultsFile
 from audiovae.models import Autoencoder, resolve
 from audiovae.training.config import TrainConfig
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/hierarchy.json"))
     options = parser.parse_args()
     config = config_of(options.minutes, options.size)
-    results = ResultsFile(options.out)
+    results = open_results(options.out)
     shared: dict[str, Any] = {"minutes": options.minutes, **identity(config)}
 
     def computed(levels: int) -> dict[str, float]:
@@ -76,9 +76,10 @@ def main() -> None:
         clips = [batch.x for batch in held_out.valid_batches(1)]
         return level_scores(model, clips, levels)
 
-    for levels, row in enumerate(ROWS, start=1):
-        results.row({"levels": row} | shared, lambda levels=levels: computed(levels))  # type: ignore[misc]
-    print(page(results, "A hierarchy of codes, level by level", __doc__))
+    keys = [{"levels": row} | shared for row in ROWS]
+    for levels, key in enumerate(keys, start=1):
+        results.row(key, lambda levels=levels: computed(levels))  # type: ignore[misc]
+    print(page(results, "A hierarchy of codes, level by level", __doc__, keys))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@
 
 Held-out clips of ten seconds after the same minutes of training on five hours of game music. Every model has 64 latents
 at 43 frames a second of 44.1 kHz stereo, the same objective and optimizer and no discriminator; each has the batch, crop
-and learning rate that suit it. oobleck is Stable Audio's at full size (strides changed for 43 Hz), oobleck_narrow is as
-narrow as it must be to do as many steps, dac_vae has the widths of DAC. A benchmark that was stopped goes on where it
+and learning rate that suit it. oobleck is Stable Audio's at full size (strides changed for 43 Hz), oobleck_narrow is
+narrow enough, in batches of four, to do nearly as many steps, dac_vae has the widths of DAC. A benchmark that was stopped goes on where it
 stopped; ViSQOL needs the extra `perceptual`.
 """
 
 from __future__ import annotations
 
-from _quality import compare, music
+from _quality import compare, music, scored
 
 from audiovae.models import resolve
 from audiovae.training.config import OptimizerConfig, TrainConfig
@@ -47,4 +47,6 @@ def config_of(row: str, minutes: float) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    compare(__doc__, "Quality per minute of training", ROWS, config_of, METRICS, minutes=20.0)
+    compare(
+        __doc__, "Quality per minute of training", ROWS, config_of, scored(METRICS), minutes=20.0
+    )

@@ -18,11 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from _timing import paragraph, write_page
+from _timing import open_results, paragraph, write_page
 
 from audiovae.data import TokenSourceData
 from audiovae.data.token_source import best_bound
-from audiovae.evaluation.report import ResultsFile
 from audiovae.models import resolve
 from audiovae.training import TrainConfig, run
 from audiovae.training.config import OptimizerConfig
@@ -91,7 +90,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("docs/results/token_collapse.json"))
     options = parser.parse_args()
-    results = ResultsFile(options.out)
+    results = open_results(options.out)
+    rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for remedy in REMEDIES:
             config = config_of(remedy, options.steps, seed)
@@ -101,10 +101,10 @@ def main() -> None:
                     return train_and_score(config, Path(folder) / "run")
 
             key = {"remedy": remedy, "seed": seed, "steps": options.steps}
-            print(results.row(key, compute), flush=True)
+            rows.append(results.row(key, compute))
+            print(rows[-1], flush=True)
     bounds = best_bound(DATA.noise, LENGTH)
-    rows = [
-        *results.rows,
+    rows += [
         {"remedy": "lower bound without z", "negative_elbo": bounds.without_z, "kl": 0.0},
         {"remedy": "lower bound with z", "negative_elbo": bounds.with_z},
     ]

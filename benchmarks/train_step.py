@@ -25,6 +25,7 @@ from _timing import (
     cpu_seconds,
     identity,
     one_thread,
+    open_results,
     paragraph,
     precision,
     ratios,
@@ -111,7 +112,7 @@ def measure(out: Path, rounds: int, grid: Grid, narrow: bool) -> str:
     """Find each net's best batch, time all in turns, write the results and return the page."""
     one_thread()
     torch.manual_seed(0)
-    results = ResultsFile(out)
+    results = open_results(out)
     trainers = {name: Trainer(make(narrow)) for name, make in NETS.items()}
     entrants = [
         {

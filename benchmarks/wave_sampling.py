@@ -16,10 +16,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _timing import cpu_seconds, machine, one_thread, paragraph, write_page
+from _timing import cpu_seconds, machine, one_thread, open_results, paragraph, write_page
 from torch import Tensor
 
-from audiovae.evaluation.report import ResultsFile
 from audiovae.models import wave_kernel
 from audiovae.models.wave_ar import TorchVoice, Voice, WaveVAE, WaveVAEConfig, wave_vae
 from audiovae.models.wave_kernel import KernelVoice
@@ -86,7 +85,7 @@ def measure(out: Path, rounds: int, config: WaveVAEConfig) -> str:
     """Time all ways in turns, write the results and return the page."""
     one_thread()
     torch.manual_seed(0)
-    results = ResultsFile(out)
+    results = open_results(out)
     model = WaveVAE(config).eval()
     key = {"config": config.model_dump(mode="json"), "machine": machine()}
     played = []

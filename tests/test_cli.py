@@ -183,6 +183,8 @@ def test_scan_prints_what_it_found(at: Path, capsys: pytest.CaptureFixture[str])
         ("encode ./model a.wav a.safetensors", "a.safetensors exists; --force replaces it"),
         ("encode ./model a.wav c.npy", "a latent is written as .safetensors, not as '.npy'"),
         ("encode model a.wav c.safetensors", "write ./model for the folder"),
+        ("diagnose --model ./none --data synth", "there is no none; a run folder or a model"),
+        ("diagnose --model ./a --model.size 2", "takes no options: leave out size"),
         ("encode ./none a.wav c.safetensors", "there is no none; a run folder or a model folder"),
         ("encode spec_frame a.wav c.safetensors", "is a preset, a model without weights"),
         ("decode ./other a.safetensors c.wav", "the latent was made by the model"),

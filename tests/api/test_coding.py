@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,9 @@ def test_a_model_that_was_never_saved_codes_too(model_folder: Path) -> None:
         (np.full(8, np.inf), 8_000, "NaN or Inf"),
         (np.zeros((3, 8)), 8_000, "3 channels; .* --per-channel"),
         ([0.0, 0.1], 8_000, "a path, an array or a Sound, got list"),
+        (Sound(torch.full((1, 8), math.nan), 8_000), None, "NaN or Inf"),
+        (Sound(torch.zeros(8, dtype=torch.int16), 8_000), None, "got torch.int16"),
+        (np.zeros(8), 0, "sample_rate is in Hz, at least 1, got 0"),
     ],
 )
 def test_arrays_that_are_no_sound(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,21 @@ def test_a_file_that_exists_is_kept_unless_forced(tmp_path: Path) -> None:
     assert path.read_bytes() == b"mine"
     write_latent(path, latent(8, 43), force=True)
     assert read_latent(path).length == 44_100
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    write_latent(path, latent())
+    before = path.read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*a.safetensors: No space left"):
+        write_latent(path, latent(), force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert path.read_bytes() == before
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from audiovae.evaluation.report import ResultsFile
-
 ROUNDS = [
     {"a fp32": 100.0, "a bf16": 300.0, "b fp32": 2.0, "b bf16": 1.0},
     {"a fp32": 110.0, "a bf16": 330.0, "b fp32": 2.0, "b bf16": 1.5},
@@ -55,13 +53,15 @@ def test_seconds_are_the_processor_s_and_add_up_to_what_was_asked(
 
 
 def test_the_page_quotes_the_results_beside_it(timing: ModuleType, tmp_path: Path) -> None:
-    results = ResultsFile(tmp_path / "speed.json")
+    results = timing.open_results(tmp_path / "speed.json")
+    results.row({"net": "a"}, lambda: {"speed": 1.5})
     page = timing.write_page(results, "Speed", "How.", [{"net": "a", "speed": 1.5}], {"a/b": 123.0})
     assert (tmp_path / "speed.md").read_text() == page
     assert "| a   |  1.50 |" in page and "| a/b   |   123 |" in page and "How." in page
     stored = json.loads((tmp_path / "speed.json").read_text())
     assert stored["ratios"] == {"a/b": 123.0}
-    assert stored["machine"] in page and stored["date"] in page
+    (row,) = stored["rows"]
+    assert f"{row['date']}, 1 thread of: {row['machine']}." in page
 
 
 @pytest.mark.slow

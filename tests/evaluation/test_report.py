@@ -25,7 +25,21 @@ def test_a_row_is_computed_once_and_found_again(tmp_path: Path) -> None:
     assert len(calls) == 1
     ResultsFile(path).row({"model": "a", "minutes": 60}, compute)
     assert len(calls) == 2
-    assert [row["minutes"] for row in ResultsFile(path).rows] == [20, 60]
+    assert [config["minutes"] for config in ResultsFile(path).configs] == [20, 60]
+
+
+def test_a_row_keeps_the_day_and_the_machine_it_was_measured_on(tmp_path: Path) -> None:
+    """Else rows of another machine, or of last year, would pass for today's."""
+    path = tmp_path / "results.json"
+    ResultsFile(path, "old machine").row({"n": 1}, lambda: {"v": 1})
+    content = json.loads(path.read_text())
+    content["rows"][0]["date"] = "2001-01-01"
+    path.write_text(json.dumps(content))
+    later = ResultsFile(path, "new machine")
+    later.row({"n": 2}, lambda: {"v": 2})
+    assert {machine for machine, _ in later.measured} == {"new machine"}  # n = 1 is not shown
+    later.row({"n": 1}, lambda: {"v": 1})
+    assert ("old machine", "2001-01-01") in later.measured
 
 
 def test_a_row_that_fails_leaves_the_rows_before_it(tmp_path: Path) -> None:
@@ -37,7 +51,7 @@ def test_a_row_that_fails_leaves_the_rows_before_it(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         results.row({"n": 2}, fail)
-    assert ResultsFile(results.path).rows == [{"n": 1, "v": 1}]
+    assert ResultsFile(results.path).configs == [{"n": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 

@@ -1,11 +1,12 @@
 """Results of benchmarks: a JSON file whose rows are computed once, and a table to read.
 
 A row belongs to a config; its key is a hash of that config, so a benchmark that was stopped goes on with the rows that
-are missing, and a changed config makes a new row beside the old one.
+are missing, and a changed config makes a new row beside the old one. Each row remembers when and where it was measured.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,14 +31,15 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 class ResultsFile:
-    """One benchmark's results: {"format", "rows": [{"key", "config", "values"}], and what `put` adds}.
+    """One benchmark's results: {"format", "rows": [{"key", "config", "values", "date", "machine"}], and what `put` adds}.
 
-    Every change is written at once, whole or not at all.
+    Every change is written at once, whole or not at all. `machine` is what new rows are measured on.
     Raises ConfigError if there is a file that is not such a one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, machine: str = "") -> None:
+        self.path, self.machine = path, machine
+        self.measured: set[tuple[str, str]] = set()  # machine and date of the rows that were found
         self._content: dict[str, Any] = {"format": FORMAT, "rows": []}
         if path.exists():
             content = read_json(path)
@@ -48,21 +50,33 @@ class ResultsFile:
             self._content = content
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows so far, each its config and its values in one dict."""
-        return [row["config"] | row["values"] for row in self._content["rows"]]
+    def configs(self) -> list[dict[str, Any]]:
+        """Of the rows so far."""
+        return [dict(row["config"]) for row in self._content["rows"]]
+
+    def find(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The row of this config, its config and its values in one dict; None if it is not there yet."""
+        key = config_hash(config)
+        for row in self._content["rows"]:
+            if row["key"] == key:
+                self.measured.add((row["machine"], row["date"]))
+                return dict(row["config"] | row["values"])
+        return None
 
     def row(
         self, config: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
     ) -> dict[str, Any]:
         """The row of this config: from the file, else computed and written."""
-        key = config_hash(config)
-        for row in self._content["rows"]:
-            if row["key"] == key:
-                return dict(row["config"] | row["values"])
-        values = dict(compute())
-        self._content["rows"].append({"key": key, "config": dict(config), "values": values})
+        found = self.find(config)
+        if found is not None:
+            return found
+        values, today = dict(compute()), datetime.datetime.now(datetime.UTC).date().isoformat()
+        stamp = {"date": today, "machine": self.machine}
+        self._content["rows"].append(
+            {"key": config_hash(config), "config": dict(config), "values": values, **stamp}
+        )
         self._write()
+        self.measured.add((self.machine, today))
         return dict(config) | values
 
     def put(self, name: str, value: Any) -> None:
