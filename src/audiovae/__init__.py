@@ -66,7 +66,7 @@ VERBS = {
     ),
     "export": (
         "audiovae.api.exchange",
-        "Write a model as a folder that another toolkit loads.",
+        "Write a model as a folder to give away: for audiovae, or for another toolkit.",
     ),
 }
 

@@ -61,9 +61,14 @@ class _Encoded(NamedTuple):
         """The wanted part of [..., values of any level] on the CPU."""
         frames = self.bottled.z.shape[-1]
         if values.shape[-1] < frames:  # a coarse level has one value for each unit
-            return values[..., self.units].cpu()
+            return _handed_over(values[..., self.units])
         rate = values.shape[-1] // frames  # a fine one has several to each latent frame
-        return values[..., self.first * rate : self.last * rate].cpu()
+        return _handed_over(values[..., self.first * rate : self.last * rate])
+
+
+def _handed_over(values: Tensor) -> Tensor:
+    """On the CPU; what autocast left in bfloat16 as float32."""
+    return (values.float() if values.dtype == torch.bfloat16 else values).cpu()
 
 
 def _encoded(
@@ -120,7 +125,7 @@ def decode_blocks(
         last = wanted // frames * samples if more else x_hat.shape[-1]
         chunk = x_hat[:, first : last if length is None else min(last, first + length - given)]
         given += last - first
-        yield chunk.cpu()
+        yield _handed_over(chunk)
         if length is not None and given >= length:
             return
     if not given:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import nn
 
 import audiovae
 from audiovae.api import opening
@@ -239,6 +240,39 @@ def test_arrays_that_are_no_sound(
 ) -> None:
     with pytest.raises(AudioError, match=message):
         audiovae.encode(model_folder, sound, sample_rate=rate)  # type: ignore[arg-type]
+
+
+def test_a_model_in_training_codes_as_in_use_and_trains_on(run_folder: Path) -> None:
+    """Batch statistics and codebooks must not learn from what is listened to."""
+    for name, options in (("spec_conv", {"size": 0}), ("dac_16k", {"size": 0, "n_codebooks": 2})):
+        model = build(resolve(name, options)).train()
+        frozen = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)][:1]
+        for module in frozen:
+            module.eval()  # as some fine-tune
+        before = {name: t.clone() for name, t in model.state_dict().items()}
+        modes = [module.training for module in model.modules()]
+        x = noise(model.channels, 5_000)
+        sound = audiovae.reconstruct(model, x, sample_rate=model.sample_rate)
+        assert [module.training for module in model.modules()] == modes
+        model.commit(0)
+        assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+        again = audiovae.reconstruct(model.eval(), x, sample_rate=model.sample_rate)
+        assert torch.equal(sound.samples, again.samples)
+
+
+def test_bf16_is_close_and_whole_in_its_chunks(model_folder: Path) -> None:
+    """Three digits, and float32 outside."""
+    x = noise(2, 200_000, level=0.3)
+    exact = audiovae.reconstruct(model_folder, x, sample_rate=44_100).samples
+    rough = audiovae.reconstruct(model_folder, x, sample_rate=44_100, precision="bf16").samples
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().max() < 0.05 * exact.abs().max()
+    latent = audiovae.encode(model_folder, x, sample_rate=44_100, precision="bf16")
+    assert latent.z is not None and latent.z.dtype == torch.float32
+    model = audiovae.load(model_folder)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = model(x[None]).x_hat[0].float()
+    assert (rough - whole).abs().max() < 0.02 * whole.abs().max()
 
 
 def test_threads_are_set_back_and_impossible_ones_refused(model_folder: Path) -> None:

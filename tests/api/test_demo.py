@@ -107,6 +107,15 @@ def test_a_clip_model_is_refused_before_anything_is_done(tmp_path: Path) -> None
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.parametrize("preset", ["hierarchy", "dac_16k"])
+def test_a_model_of_codes_is_refused_before_anything_is_done(tmp_path: Path, preset: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"draws from a Gaussian latent, and .* bottleneck is rvq"
+    ):
+        demo(tmp_path / "demo", model={"preset": preset, "size": 0})
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_page_of_a_spectrogram_model_plays_both_inverses(tmp_path: Path) -> None:
     few = NOTES.model_copy(update={"programs": (24, 25)})
     model = {"preset": "spec_conv", "size": 0}

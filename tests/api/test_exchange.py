@@ -80,6 +80,24 @@ def test_import_and_export_from_the_shell_come_back_to_the_same_weights(
         torch.testing.assert_close(ours.encoder(x), theirs.encoder(x))
 
 
+def test_a_run_is_given_away_without_the_state_of_its_training(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    model = audiovae.load(run_folder)
+    assert main(["export", str(run_folder), "--format", "audiovae", "--out", f"{tmp_path}/m"]) == 0
+    given = audiovae.load(tmp_path / "m")
+    assert given.model_hash == model.model_hash  # so that latents of either can be decoded
+    assert given.statistics is not None and model.statistics is not None
+    assert torch.equal(given.statistics.covariances, model.statistics.covariances)
+    names = {p.name for p in (tmp_path / "m").iterdir()}
+    assert names == {
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "statistics.safetensors",
+    }
+
+
 def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, checkpoint: Path) -> None:
     whole = torch.load(checkpoint, weights_only=True)
     del whole["state_dict"]["decoder.model.0.bias"]

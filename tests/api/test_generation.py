@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ import torch
 import audiovae
 from audiovae.audio.io import Sound, inspect, read, write
 from audiovae.errors import AudioVaeError, ConfigError, LatentError, OutputError
+from audiovae.models import build, resolve
 from audiovae.nn.noise import generators, standard_normal
 
 SHORT: dict[str, Any] = {"seconds": 0.05, "prior": "standard"}
@@ -49,6 +50,13 @@ def test_without_temperature_a_trained_model_says_its_mean(run_folder: Path) -> 
     with torch.no_grad():
         expected = model.decode(mean, 2_205)[0]
     torch.testing.assert_close(cold, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("prior", ["aggregate", "standard"])
+def test_codes_have_no_gaussian_prior(prior: Literal["aggregate", "standard"]) -> None:
+    codec = build(resolve("dac_16k", {"size": 0, "n_codebooks": 2}))
+    with pytest.raises(LatentError, match="codes, which have no Gaussian prior"):
+        audiovae.sample(codec, prior=prior)
 
 
 def test_a_model_without_statistics_has_no_aggregate_prior(model_folder: Path) -> None:

@@ -49,7 +49,7 @@ def two_factors(step: int) -> Tensor:
 
 
 def train(steps: int = 160, **settings: object) -> tuple[LatentMeter, list[list[str]]]:
-    """Train by the ELBO; return the last meter and the alarms of each look."""
+    """Train by the ELBO as the loop does; return the last meter and the alarms of each look."""
     model = TinyVae()
     config = parse(ObjectiveConfig, {"name": "elbo", "log_sigma": -1.0, **settings})
     objective = Objective(config, RATE)
@@ -59,8 +59,10 @@ def train(steps: int = 160, **settings: object) -> tuple[LatentMeter, list[list[
         x = two_factors(step)
         out = model(x, step)
         optimizer.zero_grad()
-        objective(out, x, Progress(step, steps, 0)).total.backward()
+        weighed = objective(out, x, Progress(step, steps, 0))
+        weighed.total.backward()
         optimizer.step()
+        objective.commit(float(weighed.raw["kl"].detach()))
         if (step + 1) % 40 == 0:
             assert out.moments is not None
             meter = LatentMeter(DIMS, RATE / HOP)
@@ -98,6 +100,16 @@ def test_annealing_and_free_bits_cure_it_at_the_same_beta(cure: dict[str, object
     assert alarms[-1] == []
     assert meter.active_units >= 2
     assert meter.bits_per_second > 10
+
+
+@pytest.mark.parametrize("target", [60.0, 180.0])
+def test_the_controller_holds_the_rate_of_a_net_that_learns(target: float) -> None:
+    """Nats per second, from a beta of 1 on: a tenth of what the net would choose by itself, and a third."""
+    free, _ = train(steps=400)
+    assert free.bits_per_second * math.log(2) > 300
+    held, alarms = train(steps=400, target_rate=target, control_gain=0.1)
+    assert held.bits_per_second * math.log(2) == pytest.approx(target, rel=0.1)
+    assert alarms[-1] == []
 
 
 def meter_of(active: int, dims: int = 40) -> LatentMeter:

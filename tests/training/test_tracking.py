@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from audiovae.errors import MissingPackageError
+from audiovae.latents import LatentFit
 from audiovae.training.config import TrainConfig
 from audiovae.training.display import Display
 from audiovae.training.run import run
@@ -67,6 +68,17 @@ def test_a_line_is_json_even_where_a_figure_is_not_finite(tmp_path: Path) -> Non
         {"step": 1, "skipped": "non-finite loss", "sources": ["a.wav@0.5"]},
         {"step": 1, "validation": REPORT.figures, "alarms": list(REPORT.alarms)},
     ]
+
+
+def test_the_kl_of_each_dimension_goes_into_the_log(tmp_path: Path) -> None:
+    """In nats per frame, by the dimensions' order: which of them are used, and since when."""
+    fit = LatentFit(3)
+    mu = torch.tensor([2.0, 0.0, 1.0]).view(1, 3, 1).expand(2, 3, 5)
+    fit.update(mu, torch.zeros_like(mu))
+    log = Log(tmp_path / "log.jsonl", keep_to=0)
+    log.validated(1, REPORT._replace(statistics=fit.statistics()))
+    log.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text())["kl_per_dimension"] == [2.0, 0.0, 0.5]
 
 
 class Heard:

@@ -24,7 +24,7 @@ from audiovae.api.latent import (
     read_latent,
     write_latent,
 )
-from audiovae.api.opening import Source, computing, inverted_by, open_model, open_source
+from audiovae.api.opening import Source, at_work, inverted_by, open_source
 from audiovae.api.parameters import (
     AnyLatent,
     AnyModel,
@@ -37,6 +37,7 @@ from audiovae.api.parameters import (
     Kbps,
     Output,
     PerChannel,
+    Precision,
     Subtype,
     Threads,
 )
@@ -62,6 +63,7 @@ def encode(
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Latent:
     """Turn a sound into a latent.
 
@@ -71,8 +73,7 @@ def encode(
     if out is not None:
         expect_latent_name(Path(out))
         expect_free(Path(out), force=force)
-    with computing(threads):
-        opened = open_model(model, device)
+    with at_work(model, device, threads, precision) as opened:
         source = open_source(sound, sample_rate, per_channel)
         latent = _latent(opened, source, per_channel).limited(n_codebooks, kbps)
     if out is not None:
@@ -85,12 +86,14 @@ def decode(
     model: AnyModel, latent: AnyLatent, out: None = None, *,
     n_codebooks: int | None = None, kbps: float | None = None, inverse: Inverse = None,
     device: Device = "auto", threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Sound: ...  # fmt: skip
 @overload
 def decode(
     model: AnyModel, latent: AnyLatent, out: str | Path, *,
     n_codebooks: int | None = None, kbps: float | None = None, inverse: Inverse = None,
     subtype: Subtype = None, force: Force = False, device: Device = "auto", threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Path: ...  # fmt: skip
 def decode(
     model: AnyModel,
@@ -104,6 +107,7 @@ def decode(
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Sound | Path:
     """Turn a latent back into a sound.
 
@@ -114,8 +118,7 @@ def decode(
         expect_free(Path(out), force=force)
     if not isinstance(latent, Latent):
         latent = read_latent(latent)
-    with computing(threads):
-        opened = open_model(model, device)
+    with at_work(model, device, threads, precision) as opened:
         expect_made_by(latent, opened)
         source = _source_of(latent)
         z = _numbers(latent.limited(n_codebooks, kbps), opened)
@@ -129,13 +132,14 @@ def reconstruct(
     model: AnyModel, sound: AnySound, out: None = None, *, sample_rate: int | None = None,
     per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
     inverse: Inverse = None, device: Device = "auto", threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Sound: ...  # fmt: skip
 @overload
 def reconstruct(
     model: AnyModel, sound: AnySound, out: str | Path, *, sample_rate: int | None = None,
     per_channel: PerChannel = False, n_codebooks: int | None = None, kbps: float | None = None,
     inverse: Inverse = None, subtype: Subtype = None, force: Force = False, device: Device = "auto",
-    threads: Threads = None,
+    threads: Threads = None, precision: Precision = "fp32",
 ) -> Path: ...  # fmt: skip
 def reconstruct(
     model: AnyModel,
@@ -151,6 +155,7 @@ def reconstruct(
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> Sound | Path:
     """Send a sound, or a folder of sounds, through a model and back.
 
@@ -167,24 +172,20 @@ def reconstruct(
     if isinstance(sound, str | Path) and Path(sound).is_dir():
         if out is None:
             raise OutputError(f"{shown(sound)} is a folder; name the folder to write to")
-        with computing(threads):
-            opened = open_model(model, device)
-            with inverted_by(opened, inverse):
-                return _folder(
-                    lambda source: through(opened, source),
-                    Path(sound),
-                    Path(out),
-                    per_channel,
-                    subtype,
-                    force,
-                )
+        with at_work(model, device, threads, precision) as opened, inverted_by(opened, inverse):
+            return _folder(
+                lambda source: through(opened, source),
+                Path(sound),
+                Path(out),
+                per_channel,
+                subtype,
+                force,
+            )
     if out is not None:
         expect_free(Path(out), force=force)
-    with computing(threads):
-        source = open_source(sound, sample_rate, per_channel)
-        opened = open_model(model, device)
-        with inverted_by(opened, inverse):
-            return _deliver(through(opened, source), source, out, subtype, force)
+    source = open_source(sound, sample_rate, per_channel)
+    with at_work(model, device, threads, precision) as opened, inverted_by(opened, inverse):
+        return _deliver(through(opened, source), source, out, subtype, force)
 
 
 def _folder(

@@ -22,7 +22,7 @@ from audiovae.evaluation import score
 from audiovae.evaluation.page import render
 from audiovae.evaluation.picture import expect_matplotlib
 from audiovae.latents import LatentFit, LatentStatistics
-from audiovae.models import Autoencoder
+from audiovae.models import Autoencoder, ModelConfig
 from audiovae.paths import replacing
 from audiovae.training.diagnostics import ACTIVE_VARIANCE
 
@@ -67,10 +67,8 @@ def demo(
             f"the demo compares held-out notes and wants notes, not {notes.model_dump()['kind']}; "
             "for other sounds use `audiovae train` and `audiovae reconstruct`"
         )
-    if model is not None and getattr(model_config(model), "clip_seconds", None) is not None:
-        raise ConfigError(
-            "the demo plays notes of any length, and this model takes clips of one; leave clip_seconds out"
-        )
+    if model is not None:
+        _expect_showable(model_config(model))
     folder = Path(out)
     _make_free(folder, force)
     length: dict[str, Any] = {"minutes": minutes} if steps is None else {"steps": steps}
@@ -102,6 +100,19 @@ def demo(
     with replacing(report) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Demo(report, run, figures)
+
+
+def _expect_showable(config: ModelConfig) -> None:
+    """Raise ConfigError unless the page can play notes of any length through it and draw from its latent."""
+    if getattr(config, "clip_seconds", None) is not None:
+        raise ConfigError(
+            "the demo plays notes of any length, and this model takes clips of one; leave clip_seconds out"
+        )
+    if config.bottleneck.kind != "gaussian":
+        raise ConfigError(
+            f"the demo draws from a Gaussian latent, and this model's bottleneck is {config.bottleneck.kind}; for codes "
+            "use `audiovae train`, `audiovae reconstruct` and `audiovae diagnose`"
+        )
 
 
 def _make_free(folder: Path, force: bool) -> None:

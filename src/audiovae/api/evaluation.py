@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiovae.api.choices import data_config, model_config
 from audiovae.api.latent import hash_of
-from audiovae.api.opening import computing, open_model
+from audiovae.api.opening import at_work
 from audiovae.api.parameters import AnyModel, DataChoice, Device, Threads
 from audiovae.api.shell import Choice, Shell
 from audiovae.checkpoint import load
@@ -182,8 +182,7 @@ def diagnose(
     """
     if clips < 1:
         raise ConfigError(f"clips must be at least 1, got {clips}")
-    with computing(threads):
-        opened = open_model(model, device)
+    with at_work(model, device, threads) as opened:
         dataset = open_dataset(
             data_config(data),
             sample_rate=opened.sample_rate,
@@ -210,7 +209,7 @@ def diagnose(
             codebooks=tuple(codes.codebooks),
             bits_per_second=codes.bits_per_second,
             entropy_bits_per_second=codes.entropy_bits_per_second,
-            alarms=tuple(alarm.update(0, codes)),
+            alarms=tuple(alarm.update(None, codes)),
         )
     statistics = meter.statistics()
     return Diagnosis(
@@ -218,5 +217,5 @@ def diagnose(
         mean_variance=statistics.mean_variance,
         active_units=meter.active_units,
         bits_per_second=meter.bits_per_second,
-        alarms=tuple(alarm.update(0, meter)),
+        alarms=tuple(alarm.update(None, meter)),
     )

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import torch
 
-from audiovae.api.opening import open_model
 from audiovae.api.parameters import AnyModel, Force
 from audiovae.api.shell import Shell
 from audiovae.audio.io import expect_free
-from audiovae.checkpoint import place_files, save_model
+from audiovae.checkpoint import load, place_files, save_model
 from audiovae.interop.formats import FORMATS, read, written
-from audiovae.models import build
+from audiovae.models import Autoencoder, build
 
 
 def import_checkpoint(
@@ -43,15 +42,20 @@ def import_checkpoint(
 def export(
     model: AnyModel,
     *,
-    format: Annotated[str, Shell(str, "Who shall load it: diffusers or transformers.")],
+    format: Annotated[str, Shell(str, "Who shall load it: audiovae, diffusers or transformers.")],
     out: Annotated[str | Path, Shell(Path, "The folder to write.")],
     force: Force = False,
 ) -> Path:
-    """Write a model as a folder that another toolkit loads.
+    """Write a model as a folder to give away: for audiovae, or for another toolkit.
 
-    Its `from_pretrained` gives the same net. Returns the folder, which is written whole or not at all.
+    For audiovae that is the weights and the statistics of the latent, without the state of the training; another
+    toolkit's `from_pretrained` gives the same net. Returns the folder, which is written whole or not at all.
     """
     out = Path(out)
     expect_free(out, force=force)
-    place_files(out, written(format, open_model(model, "cpu")), replace=force)
+    opened = model if isinstance(model, Autoencoder) else load(model)
+    if format == "audiovae":
+        save_model(out, opened, statistics=opened.statistics, replace=force)
+    else:
+        place_files(out, written(format, opened), replace=force)
     return out

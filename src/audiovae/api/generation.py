@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from audiovae import latents
-from audiovae.api.opening import computing, open_model, open_source
+from audiovae.api.opening import at_work, open_source
 from audiovae.api.parameters import (
     AnyModel,
     AnySound,
     ArrayRate,
     Device,
     Force,
+    Precision,
     Seed,
     Subtype,
     Threads,
@@ -59,6 +60,7 @@ def sample(
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> list[Sound]:
     """Draw new sounds from a model's prior.
 
@@ -71,8 +73,12 @@ def sample(
             f"got {n}, {seconds} and {temperature}"
         )
     targets = _targets(out, n, force)
-    with computing(threads):
-        opened = open_model(model, device)
+    with at_work(model, device, threads, precision) as opened:
+        if opened.codebook_sizes:
+            raise LatentError(
+                "the model's latent is codes, which have no Gaussian prior to draw from; sample from a token model "
+                "that learned them (tokenise, then train --model token_transformer)"
+            )
         statistics = opened.statistics if prior == "aggregate" else None
         if prior == "aggregate" and statistics is None:
             raise LatentError(
@@ -104,6 +110,7 @@ def interpolate(
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    precision: Precision = "fp32",
 ) -> list[Sound]:
     """Walk from one sound to another through the latent space.
 
@@ -113,9 +120,8 @@ def interpolate(
     if steps < 2:
         raise ConfigError(f"steps must be at least 2, the two ends, got {steps}")
     targets = _targets(out, steps, force)
-    with computing(threads):
-        sources = [open_source(sound, sample_rate) for sound in (a, b)]
-        opened = open_model(model, device)
+    sources = [open_source(sound, sample_rate) for sound in (a, b)]
+    with at_work(model, device, threads, precision) as opened:
         first, last = (encoded(opened, source)[None] for source in sources)  # [1, D, F] each
         rate = opened.sample_rate
         lengths = [resampled_length(s.frames, s.sample_rate, rate) for s in sources]

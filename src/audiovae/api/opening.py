@@ -13,12 +13,12 @@ from torch import Tensor
 
 from audiovae import checkpoint
 from audiovae.api.codecs import sounding
-from audiovae.api.parameters import Device
+from audiovae.api.parameters import Device, Precision
 from audiovae.audio.io import Sound, expect_channels, inspect, read_blocks
 from audiovae.errors import AudioError, ConfigError
 from audiovae.models import Autoencoder
 from audiovae.models.spec_conv import SpecConv
-from audiovae.training.device import choose_device
+from audiovae.training.device import autocast, choose_device
 
 BLOCK = 1 << 17  # samples read at once: 3 s at 44.1 kHz
 
@@ -108,6 +108,27 @@ def as_samples(array: Any) -> Tensor:
     if not array.isfinite().all():
         raise AudioError("the samples hold NaN or Inf")
     return array.detach().reshape(-1, array.shape[-1]).to("cpu", torch.float32)
+
+
+@contextmanager
+def at_work(
+    model: Autoencoder | str | Path,
+    device: Device = "auto",
+    threads: int | None = None,
+    precision: Precision = "fp32",
+) -> Iterator[Autoencoder]:
+    """A model opened for use: in `eval()`, without gradients, on so many threads; at the end all is as it was."""
+    with computing(threads):
+        opened = open_model(model, device)
+        place = next(opened.parameters()).device
+        training = [module for module in opened.modules() if module.training]
+        opened.eval()
+        try:
+            with autocast(place, precision == "bf16"):
+                yield opened
+        finally:
+            for module in training:
+                module.training = True
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from audiovae.api.codecs import expect_discrete
 from audiovae.api.folders import for_each, sounds_in
-from audiovae.api.opening import computing, open_model, open_source
+from audiovae.api.opening import at_work, open_source
 from audiovae.api.parameters import AnyModel, Device, Force, Threads
 from audiovae.api.passage import coded
 from audiovae.api.shell import Shell
@@ -27,14 +27,13 @@ def tokenise(
 ) -> Path:
     """Write the codes of every sound in a folder, for a token model to learn from.
 
-    The codec is any discrete model that was saved; each file remembers which. What cannot be used is named at the
+    The codec is any saved model with one level of codes; each file remembers which. What cannot be used is named at the
     end, the rest is done.
     """
     folder, target = Path(sounds), Path(out)
     files = sounds_in(folder)
     expect_free(target, force=force)
-    with computing(threads):
-        opened = open_model(codec, device)
+    with at_work(codec, device, threads) as opened:
         expect_discrete(opened, "the codec")
         if (model_hash := opened.model_hash) is None:
             raise ConfigError(

@@ -11,18 +11,18 @@ class Alarm:
 
     def __init__(self, patience: int = 2) -> None:
         self.patience = patience  # looks in a row before an alarm
-        self._since: dict[str, int] = {}  # symptom: the step that first showed it, while it lasts
+        self._since: dict[str, int | None] = {}  # symptom: when it first showed, while it lasts
         self._looks: dict[str, int] = {}
 
     def look(
-        self, step: int, symptoms: Mapping[str, str | None], advice: Mapping[str, str]
+        self, step: int | None, symptoms: Mapping[str, str | None], advice: Mapping[str, str]
     ) -> list[str]:
-        """Take a look after a step; `symptoms` say of each what shows it, or None.
+        """Take a look after a step (None: at a finished model); `symptoms` say of each what shows it, or None.
 
         Returns the alarms that stand, each as "name: seen, since. What to do".
         """
         return [
-            f"{name}: {what}, since step {self._since[name]}. {advice[name]}"
+            f"{name}: {what}{_since(self._since[name])}. {advice[name]}"
             for name, what in symptoms.items()
             if self._lasts(name, what is not None, step)
         ]
@@ -35,7 +35,7 @@ class Alarm:
         """Go back to what `state_dict` returned."""
         self._since, self._looks = dict(state["since"]), dict(state["looks"])
 
-    def _lasts(self, name: str, seen: bool, step: int) -> bool:
+    def _lasts(self, name: str, seen: bool, step: int | None) -> bool:
         if not seen:
             self._since.pop(name, None)
             self._looks.pop(name, None)
@@ -43,3 +43,7 @@ class Alarm:
         self._since.setdefault(name, step)
         self._looks[name] = self._looks.get(name, 0) + 1
         return self._looks[name] >= self.patience
+
+
+def _since(step: int | None) -> str:
+    return "" if step is None else f", since step {step}"

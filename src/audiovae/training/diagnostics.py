@@ -250,8 +250,8 @@ class CollapseAlarm:
         self._alarm = Alarm(patience)
         self._most_used = 0
 
-    def update(self, step: int, meter: Meter) -> list[str]:
-        """Take a look after a step; return the alarms that stand, each as "name: seen, since. What to do"."""
+    def update(self, step: int | None, meter: Meter) -> list[str]:
+        """Take a look after a step (None: at a finished model); return the alarms that stand, each as "name: seen, since. What to do"."""
         self._most_used = max(self._most_used, meter.used_units)
         return self._alarm.look(step, meter.symptoms(self._most_used), ADVICE)
 

@@ -115,7 +115,10 @@ class Log:
         self._write({"step": step, "skipped": fault, "sources": list(sources)})
 
     def validated(self, step: int, report: Report) -> None:
-        self._write({"step": step, "validation": report.figures, "alarms": list(report.alarms)})
+        line = {"step": step, "validation": report.figures, "alarms": list(report.alarms)}
+        if report.statistics is not None:
+            line["kl_per_dimension"] = report.statistics.kl.tolist()  # nats per frame
+        self._write(line)
 
     def note(self, text: str) -> None:
         """Words are for people; the log holds figures."""
@@ -147,6 +150,8 @@ class Board:
 
     def validated(self, step: int, report: Report) -> None:
         self._curves("validation", report.figures, step)
+        if report.statistics is not None:
+            self._writer.add_histogram("validation/kl_per_dimension", report.statistics.kl, step)
         for number, (x, x_hat) in enumerate(report.clips):
             for name, sound in (("original", x), ("reconstruction", x_hat)):
                 self._writer.add_audio(
@@ -189,4 +194,6 @@ def _finite(value: Any) -> Any:
     """JSON has no NaN: a figure that is not finite becomes null."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
