@@ -142,8 +142,8 @@ def test_kmeans_never_raises_the_error() -> None:
 def test_a_first_step_with_few_rows_places_few_codes_and_the_next_ones_the_rest() -> None:
     book = codebook(kmeans_iterations=5, revive_below=0.1)
     assert not book.initialised
-    book.begin(drawn(3, 3), 3, chance())
-    assert book.initialised and int((book.counts > 0).sum()) == 3
+    book.begin(drawn(12, 3), 12, chance())
+    assert book.initialised and int((book.counts > 0).sum()) == 3  # one for four rows
     torch.testing.assert_close(book.sums, book.vectors * book.counts[:, None])
     for number in range(3):
         step(book, drawn(10, 3, seed=5 + number), seed=number)

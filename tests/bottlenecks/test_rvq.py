@@ -188,6 +188,31 @@ def test_kmeans_places_each_codebook_on_what_the_ones_before_it_leave() -> None:
     assert errors[-1] < 0.5 * float((before.z - h).square().mean())
 
 
+def test_with_few_rows_every_codebook_has_something_left_to_code() -> None:
+    """Were each row a code of the first codebook, the others would begin on residuals of zero."""
+    bottleneck = rvq(n_codebooks=3, codebook_size=64)
+    bottleneck(drawn(2, 6, 20), sample=False)
+    bottleneck.commit(0)
+    for layer in bottleneck.layers:
+        book = layer.codebook
+        assert book.placed is not None and len(book.placed) == 10
+        assert (book.vectors[book.placed].norm(dim=1) > 0.1).all()
+
+
+def test_codebooks_begin_on_several_batches_if_they_are_shown_before() -> None:
+    bottleneck, batches = rvq(n_codebooks=2, codebook_size=32), drawn(6, 2, 6, 20)
+    for h in batches:
+        bottleneck(h, sample=False)
+    assert bottleneck.fresh
+    bottleneck.begin(0)
+    assert not bottleneck.fresh
+    counts = bottleneck.layers[0].codebook.counts
+    assert float(counts.sum()) == pytest.approx(40) and int((counts > 0).sum()) > 20  # of a step
+    before = {name: value.clone() for name, value in bottleneck.state_dict().items()}
+    bottleneck.commit(1)  # nothing is left of the looks
+    assert all(torch.equal(bottleneck.state_dict()[name], value) for name, value in before.items())
+
+
 def test_a_commit_without_a_step_or_after_discard_changes_nothing() -> None:
     bottleneck = begun()
     before = {name: value.clone() for name, value in bottleneck.state_dict().items()}

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovae.bottlenecks import RVQ, RVQConfig
+from audiovae.bottlenecks.codebook import Codebook
 from audiovae.data import open_dataset
 from audiovae.models import build, resolve
 from audiovae.training import TrainConfig, run
@@ -24,9 +26,10 @@ Tiny = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
 
 
-def discrete(tiny: Tiny, **changes: Any) -> TrainConfig:
+def discrete(tiny: Tiny, update: str = "ema", **changes: Any) -> TrainConfig:
     """The tiny run with two codebooks that begin by k-means and are revived soon; the spectral objective."""
     bottleneck = {"kind": "rvq", "latent_dim": 4, "n_codebooks": 2, "codebook_size": 24}
+    bottleneck["update"] = update
     options = {"size": 0, "sample_rate": 8_000, "channels": 1, "width": 8, "latent_width": 8}
     model = resolve(
         "spec_frame", {**options, "latent_depth": 1, "bottleneck": {**bottleneck, "decay": 0.5}}
@@ -66,6 +69,50 @@ def codebooks(task: AutoencoderTask) -> dict[str, Tensor]:
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
     return [name for name, value in after.items() if not torch.equal(value, before[name])]
+
+
+def test_the_average_jumps_with_a_code_that_is_revived(tiny: Tiny) -> None:
+    """Else it would creep to its new place over hundreds of steps, in the model that is validated and saved."""
+    config = discrete(tiny, update="gradient")
+    task = task_of(config)
+    for step in range(12):
+        assert task.step(parts_of(config, step), Progress(step, 24, 0)).fault is None
+    revived = 0
+    for step in range(12, 16):
+        assert task.step(parts_of(config, step), Progress(step, 24, 0)).fault is None
+        for ours, theirs in zip(books(task.product), books(task.model), strict=True):
+            placed = theirs.placed if theirs.placed is not None else torch.tensor([], dtype=int)
+            assert torch.equal(ours.vectors[placed], theirs.vectors[placed])
+            revived += len(placed)
+            others = torch.ones(24, dtype=torch.bool)
+            others[placed] = False
+            assert not torch.equal(ours.vectors[others], theirs.vectors[others])
+    assert revived > 0
+
+
+def books(model: nn.Module) -> list[Codebook]:
+    return [module for module in model.modules() if isinstance(module, Codebook)]
+
+
+def test_a_fresh_model_is_shown_several_batches_before_its_codebooks_begin(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    begin = Codebook.begin
+
+    def noted(self: Codebook, rows: Tensor, rows_a_step: int, generator: torch.Generator) -> None:
+        seen.append(len(rows))
+        begin(self, rows, rows_a_step, generator)
+
+    monkeypatch.setattr(Codebook, "begin", noted)
+    folder = run(discrete(tiny, steps=2), tmp_path / "run", quiet=True)
+    config = discrete(tiny)
+    frames = parts_of(config, 0)[0].batch.x.shape[-1] // config.model.hop_length
+    assert (
+        seen == [min(8 * 4 * frames, 4 * 24)] * 2
+    )  # eight batches of four sounds; four rows a code
+    run(None, folder, resume=True, quiet=True)
+    assert len(seen) == 2
 
 
 def test_a_step_that_is_not_finite_leaves_the_codebooks_and_the_next_one_goes_on(

@@ -2,6 +2,7 @@
 
 forward      h [B, W, F] -> Bottled
 from_codes   codes, any number of the coarse ones -> z; discrete bottlenecks only
+begin        place what a fresh bottleneck places by looking at data (k-means), on the forward passes since the last call
 commit       take over what the step has seen (codebook averages), once its loss and gradients proved finite
 discard      forget what the step has seen
 """
@@ -51,6 +52,14 @@ class Bottleneck(nn.Module):
         raise LatentError(
             f"a {type(self).__name__} bottleneck has no codes: its latent is continuous"
         )
+
+    @property
+    def fresh(self) -> bool:
+        """Whether `begin` would place something."""
+        return False
+
+    def begin(self, seed: int) -> None:  # noqa: B027, RUF100
+        """Place codes by the forward passes in training since the last call, the same ones in every process."""
 
     def commit(self, seed: int) -> None:  # noqa: B027, RUF100
         """Take over what the forward passes in training since the last call have seen; `seed` draws new codes.

@@ -23,7 +23,7 @@ from audiovae.bottlenecks.search import nearest
 from audiovae.config import Config
 
 LEAST_COUNT = 1e-5  # below it sums / counts is 0 / 0: the vector stays
-ROWS_PER_CODE = 4  # that k-means sees
+ROWS_PER_CODE = 4  # that k-means sees; with one each, nothing would be left for the next codebook
 
 
 class CodebookConfig(Config):
@@ -35,7 +35,7 @@ class CodebookConfig(Config):
     update: Literal["ema", "gradient"] = "ema"  # how codes move
     decay: float = Field(0.99, ge=0, lt=1)  # of the averages: halves after 69 steps
     normalise: bool = False  # the nearest code is the one at the smallest angle
-    kmeans_iterations: int = Field(10, ge=0)  # on the first step's rows; 0: begin with random codes
+    kmeans_iterations: int = Field(10, ge=0)  # on the first batches; 0: begin with random codes
     revive_below: float = Field(0.1, ge=0, lt=1)  # of the mean use; 0: never
 
 
@@ -61,6 +61,7 @@ class Codebook(nn.Module):
         if self.tracks:
             self.register_buffer("counts", torch.ones(len(vectors)))
             self.register_buffer("initialised", torch.tensor([float(not config.kmeans_iterations)]))
+        self.placed: Tensor | None = None  # codes that the last commit put elsewhere at once
         self._use: Tensor | None = None  # [V, d + 1]: sums and, in the last column, counts
         self._rows: list[Tensor] = []  # of each forward pass, [n, d]
 
@@ -92,8 +93,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def begin(self, rows: Tensor, rows_a_step: int, generator: torch.Generator) -> None:
-        """Place the codes by k-means on the rows [n, d]; those beyond n stay unused until a later step revives them."""
+        """Place codes by k-means on the rows [n, d]; with few rows some stay unused until a later step revives them."""
         vectors, counts = kmeans(rows, self.config, generator)
+        self.placed = torch.arange(len(vectors))
         self.vectors[: len(vectors)] = vectors
         self.counts.zero_()
         self.counts[: len(vectors)] = counts * (rows_a_step / len(rows))
@@ -104,6 +106,7 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def absorb(self, use: Tensor, generator: torch.Generator) -> None:
         """Take over a step of all processes, [V, d + 1], and revive what is dead."""
+        self.placed = None
         decay = self.config.decay
         self.counts.lerp_(use[:, -1], 1 - decay)
         if self.averages:
@@ -120,7 +123,7 @@ class Codebook(nn.Module):
         if len(dead) == 0:
             return
         rows = draw(self._rows, len(dead), generator)
-        dead = dead[: len(rows)]
+        self.placed = dead = dead[: len(rows)]
         self.vectors[dead] = rows
         self.counts[dead] = mean
         if self.averages:
@@ -137,8 +140,12 @@ def spread(rows: Tensor, most: int) -> Tensor:
 def kmeans(
     rows: Tensor, config: CodebookConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm from random rows [n, d] -> min(n, V) means and how many rows each has."""
-    count = min(len(rows), config.codebook_size)
+    """Lloyd's algorithm from random rows [n, d] -> means, V or fewer, and how many rows each has.
+
+    With few rows there is a mean for every ROWS_PER_CODE of them, if the other codes can be revived later.
+    """
+    share = ROWS_PER_CODE if config.revive_below > 0 else 1
+    count = min(-(-len(rows) // share), config.codebook_size)
     order = torch.randperm(len(rows), generator=generator)[:count].to(rows.device)
     means = rows[order]
     for _ in range(config.kmeans_iterations):

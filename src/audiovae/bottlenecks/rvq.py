@@ -166,7 +166,24 @@ class RVQ(Bottleneck):
             ):
                 book.absorb(use, torch.Generator().manual_seed(mix(seed, number)))
         else:
-            self._begin(torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(seed)
+            rows = draw(self._rows, None, generator)
+            self._place(rows, len(rows), generator)
+        self.discard()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are codes that k-means has still to place."""
+        return any(book.tracks and not book.initialised for book in self._books)
+
+    @torch.no_grad()
+    def begin(self, seed: int) -> None:
+        """Place all codebooks by k-means on the frames of several batches, each on what those before it leave."""
+        rows = torch.cat(self._rows)
+        rows_a_step = len(rows) // len(self._rows)
+        rows = rows[rows.isfinite().all(1)]
+        if len(rows) > 0:
+            self._place(rows, rows_a_step, torch.Generator().manual_seed(seed))
         self.discard()
 
     def discard(self) -> None:
@@ -215,14 +232,12 @@ class RVQ(Bottleneck):
             kept.append(fewer if drop else count)
         return torch.tensor(kept, device=self._books[0].vectors.device)
 
-    def _begin(self, generator: torch.Generator) -> None:
-        """Place all codebooks by k-means, each on what those before it leave of the step's rows."""
-        rows = draw(self._rows, None, generator)
-        count = len(rows)
+    def _place(self, rows: Tensor, rows_a_step: int, generator: torch.Generator) -> None:
+        """Place all codebooks by k-means, each on what those before it leave of the rows [n, D]."""
         rows = spread(rows, ROWS_PER_CODE * self.config.codebook_size)[None]  # [1, n, D]
         for layer in self._layers:
             e = pointwise(layer.input, rows)
-            layer.codebook.begin(e[0], count, generator)
+            layer.codebook.begin(e[0], rows_a_step, generator)
             rows = rows - layer.decode(layer.codebook.search(e))
         agree([tensor for book in self._books for tensor in book.state_dict().values()])
 

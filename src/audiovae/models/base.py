@@ -213,11 +213,22 @@ class Autoencoder(nn.Module):
         """
         return None
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor], seed: int = 0) -> None:
         """Take from some batches x [B, C, T] what no gradient need find; before the first step of a fresh model.
 
-        As data-dependent initialisation does (Salimans & Kingma 2016); most families need nothing of the kind.
+        As data-dependent initialisation does (Salimans & Kingma 2016): here codebooks, one bottleneck after the other.
         """
+        sounds, training = list(batches), self.training
+        self.eval()
+        for number, bottleneck in enumerate(self._bottlenecks()):
+            if bottleneck.fresh:
+                bottleneck.train()
+                for x in sounds:
+                    self.encode(x)
+                bottleneck.begin(mix(seed, number))
+                bottleneck.eval()
+        self.train(training)
 
     def commit(self, seed: int) -> None:
         """Let every bottleneck take over what a step, proved finite, has seen."""

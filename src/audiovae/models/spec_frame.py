@@ -160,10 +160,12 @@ class SpecFrame(Autoencoder):
         return torch.cat(features, dim=3).transpose(1, 2).flatten(2)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
+    def calibrate(self, batches: Iterable[Tensor], seed: int = 0) -> None:
         """Centre and scale the envelope by the sounds to come: on quiet ones phase is hardly learned otherwise."""
+        sounds = list(batches)
         if self.envelope is not None:
-            self.envelope.calibrate([self.spectrum(x)[1] for x in batches])
+            self.envelope.calibrate([self.spectrum(x)[1] for x in sounds])
+        super().calibrate(sounds, seed)
 
     def spectrum(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The parts and the power of mid and side; each [B, C, T / frame_hop, N]."""

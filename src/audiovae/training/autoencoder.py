@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovae.audio.compare import mel_distance, si_sdr, stft_distance
+from audiovae.bottlenecks.codebook import Codebook
 from audiovae.checkpoint import load_weights
 from audiovae.data import Dataset
 from audiovae.errors import ConfigError
@@ -245,13 +246,18 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def _average_weights(self, at: Progress) -> None:
-        """Move the product's weights towards the model's; copy its buffers."""
+        """Move the product's weights towards the model's; copy its buffers, and codes that were put elsewhere."""
         decay = min(self.config.optimizer.ema_decay, (1 + at.step) / (10 + at.step))
         averaged: list[Tensor] = list(self.product.parameters())
         weights: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(averaged, weights, 1 - decay)
         for ours, theirs in zip(self.product.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
+        for averaged_book, book in zip(
+            _codebooks(self.product), _codebooks(self.model), strict=True
+        ):
+            if book.placed is not None:  # no step that an average could follow
+                averaged_book.vectors[book.placed] = book.vectors[book.placed]
 
     def _buffers(self) -> list[Tensor]:
         """What a forward pass may change besides gradients: the buffers that a checkpoint holds."""
@@ -286,3 +292,7 @@ def _logs(weighed: Weighed) -> dict[str, float]:
     raw = {name: float(term.detach()) for name, term in weighed.raw.items()}
     weighted = {f"weighted.{name}": value for name, value in weighed.weighted.items()}
     return {"loss": float(weighed.total.detach()), **raw, "beta": weighed.beta, **weighted}
+
+
+def _codebooks(model: nn.Module) -> list[Codebook]:
+    return [module for module in model.modules() if isinstance(module, Codebook)]

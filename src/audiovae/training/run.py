@@ -47,7 +47,10 @@ from audiovae.training.schedules import Progress
 from audiovae.training.tokens import open_for, task_of
 from audiovae.training.tracking import Board, Log, Sink, Tracker
 
-WEIGHTS = 0  # the stream of random numbers that fresh weights are drawn from
+WEIGHTS, CODES = (
+    0,
+    7,
+)  # streams of random numbers: that of fresh weights, that of codes that k-means places
 LOOKS = 8  # batches that a fresh model is calibrated on
 
 
@@ -109,7 +112,7 @@ def _run(
     data = world.first_goes_first(lambda: _open(config, record))
     voice.say(data.describe())
     if fresh and config.init is None:
-        model.calibrate(_first_look(data, config))
+        model.calibrate(_first_look(data, config), mix(config.seed, CODES))
     init_hash = model.model_hash
     task = task_of(model)(model, data, config, device, world)
     state = world.from_first(lambda: checkpoints.restore(task.product, voice.warn))
