@@ -21,7 +21,7 @@ LEVELS = [
     {"models"},
     {"evaluation"},
     {"checkpoint"},
-    {"streaming", "interop", "training"},
+    {"streaming", "padded", "interop", "training"},
     {"api"},
     {"cli"},
     {"__main__"},

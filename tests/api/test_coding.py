@@ -51,7 +51,7 @@ def test_reconstruct_returns_rate_channels_and_length(
     assert sound.samples.isfinite().all()
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (16_000, 1), (22_050, 2)])
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 1), (22_050, 1)])
 def test_decode_after_encode_is_reconstruct(mono_folder: Path, rate: int, channels: int) -> None:
     sound = Sound(noise(channels, 4_321), rate)
     model = audiovae.load(mono_folder)
@@ -63,13 +63,37 @@ def test_decode_after_encode_is_reconstruct(mono_folder: Path, rate: int, channe
 
 
 def test_other_rates_and_widths_are_the_models_own_after_adapting(mono_folder: Path) -> None:
-    x = noise(2, 6_000)
-    direct = resample(x.mean(0, keepdim=True), 48_000, 16_000)
+    x = noise(1, 6_000)
+    direct = resample(x, 48_000, 16_000)
     model = audiovae.load(mono_folder)
     adapted = audiovae.encode(model, x, sample_rate=48_000).z
     expected = audiovae.encode(model, direct, sample_rate=16_000).z
     bound = 1e-4 * float(expected.abs().max())  # the resampler in blocks against the whole
     torch.testing.assert_close(adapted, expected, rtol=0, atol=bound)
+
+
+def test_mono_goes_through_a_stereo_model_as_two_equal_channels(model_folder: Path) -> None:
+    x = noise(1, 6_000)
+    latent = audiovae.encode(model_folder, x, sample_rate=44_100)
+    twice = audiovae.encode(model_folder, x.expand(2, -1), sample_rate=44_100)
+    assert torch.equal(latent.z, twice.z)
+
+
+def test_stereo_into_a_mono_model_is_refused_or_goes_channel_by_channel(
+    mono_folder: Path, tmp_path: Path
+) -> None:
+    """Mixed down in silence, both channels would come back alike."""
+    x = noise(2, 6_000)
+    write(tmp_path / "a.wav", x, 16_000, subtype="FLOAT")
+    for verb in (audiovae.encode, audiovae.reconstruct):
+        with pytest.raises(AudioError, match=r"has 2 channels, the model 1: --per-channel"):
+            verb(mono_folder, tmp_path / "a.wav", tmp_path / "b.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    sound = audiovae.reconstruct(mono_folder, tmp_path / "a.wav", per_channel=True).samples
+    for channel in (0, 1):
+        alone = x[channel : channel + 1]
+        expected = audiovae.reconstruct(mono_folder, alone, sample_rate=16_000).samples[0]
+        assert (sound[channel] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_small_blocks_equal_one_piece(

@@ -93,6 +93,11 @@ def test_a_sound_is_decoded_from_the_finest_level_given_and_no_other() -> None:
         alone = level.decoder(level.bottleneck.from_codes(codes))[..., :100]
         torch.testing.assert_close(model.decode(out.codes[:count], 100), alone)
     torch.testing.assert_close(model.decode(out.codes, 100), out.x_hat)
+    mixed = model.from_codes(out.codes).clone()
+    mixed[1, 3:] = 0  # the second item has its coarse codes only
+    first, second = model.decode(out.codes, 100)[:1], model.decode(out.codes[:1], 100)[1:]
+    expected = torch.cat([first, second])
+    assert (model.decode(mixed, 100) - expected).abs().max() <= 1e-5 * expected.abs().max()
     others = (torch.zeros_like(out.codes[0]), out.codes[1])
     torch.testing.assert_close(model.decode(others, 100), out.x_hat)
 
@@ -219,5 +224,5 @@ def test_settings_that_cannot_be_are_refused() -> None:
         jukebox(3)
     with pytest.raises(ValidationError, match="got 2 levels and 3 multiples"):
         JukeboxConfig(halvings=(3, 2))
-    with pytest.raises(ValidationError, match=r"levels need codes; set bottleneck\.kind to vq"):
+    with pytest.raises(ValidationError, match="kind"):
         JukeboxConfig(bottleneck={"kind": "gaussian"})

@@ -15,6 +15,7 @@ from torch import Tensor
 from audiovae.api.opening import Source
 from audiovae.audio.io import to_channels
 from audiovae.audio.resample import Resampler
+from audiovae.errors import AudioError
 from audiovae.models import Autoencoder
 from audiovae.streaming import code_blocks, decode_blocks, encode_blocks, reconstruct_blocks
 
@@ -23,7 +24,7 @@ def encoded(model: Autoencoder, source: Source, per_channel: bool = False) -> Te
     """The latent of a source: [D, F], or [P, D, F] with each of its P channels alone."""
     parts = [
         torch.cat(list(encode_blocks(model, _as_wanted(model, part))), dim=1)
-        for part in _parts(source, per_channel)
+        for part in _parts(model, source, per_channel)
     ]
     return torch.stack(parts) if per_channel else parts[0]
 
@@ -32,7 +33,7 @@ def coded(model: Autoencoder, source: Source, per_channel: bool = False) -> tupl
     """The codes of a source: [K, F] for each level, or [P, K, F] with each of its P channels alone."""
     parts = [
         [torch.cat(level, dim=1) for level in zip(*code_blocks(model, blocks), strict=True)]
-        for blocks in (_as_wanted(model, part) for part in _parts(source, per_channel))
+        for blocks in (_as_wanted(model, part) for part in _parts(model, source, per_channel))
     ]
     if not per_channel:
         return tuple(parts[0])
@@ -54,13 +55,31 @@ def reconstructed(
     """A source through the model and back, in blocks [C, T] as it was."""
     return _side_by_side(
         _as_it_was(model, reconstruct_blocks(model, _as_wanted(model, part)), part)
-        for part in _parts(source, per_channel)
+        for part in _parts(model, source, per_channel)
     )
 
 
-def _parts(source: Source, per_channel: bool) -> list[Source]:
-    """The sounds that a model sees of a source: itself, or each channel alone."""
+def mixed_down(source: Source, channels: int) -> Source:
+    """A source with no more than so many channels."""
+    if source.channels <= channels:
+        return source
+    return source._replace(
+        channels=channels,
+        blocks=lambda: (to_channels(block, channels) for block in source.blocks()),
+    )
+
+
+def _parts(model: Autoencoder, source: Source, per_channel: bool) -> list[Source]:
+    """The sounds that a model sees of a source: itself, or each channel alone.
+
+    Raises AudioError for more channels than the model has: mixed down, they would come back all alike.
+    """
     if not per_channel:
+        if source.channels > model.channels:
+            raise AudioError(
+                f"the sound has {source.channels} channels, the model {model.channels}: --per-channel treats each of them "
+                "alone, or mix it down first"
+            )
         return [source]
 
     def alone(channel: int) -> Source:

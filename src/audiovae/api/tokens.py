@@ -9,7 +9,7 @@ from audiovae.api.codecs import expect_discrete
 from audiovae.api.folders import for_each, sounds_in
 from audiovae.api.opening import at_work, open_source
 from audiovae.api.parameters import AnyModel, Device, Force, Threads
-from audiovae.api.passage import coded
+from audiovae.api.passage import coded, mixed_down
 from audiovae.api.shell import Shell
 from audiovae.audio.io import expect_free
 from audiovae.data.tokens import SUFFIX, TokenFile, write_tokens
@@ -27,7 +27,8 @@ def tokenise(
 ) -> Path:
     """Write the codes of every sound in a folder, for a token model to learn from.
 
-    The codec is any saved model with one level of codes; each file remembers which. What cannot be used is named at the
+    The codec is any saved model with one level of codes; each file remembers which. Stereo is mixed down
+    for a mono codec. What cannot be used is named at the
     end, the rest is done.
     """
     folder, target = Path(sounds), Path(out)
@@ -42,7 +43,7 @@ def tokenise(
         (sizes,) = opened.codebook_sizes
 
         def write(file: Path) -> None:
-            (codes,) = coded(opened, open_source(file))
+            (codes,) = coded(opened, mixed_down(open_source(file), opened.channels))
             path = target / f"{file.relative_to(folder)}{SUFFIX}"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tokens(path, TokenFile(codes, sizes, model_hash))

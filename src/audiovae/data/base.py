@@ -37,7 +37,10 @@ class DataSettings(Config):
 
 
 class Batch(NamedTuple):
-    """B sounds of one length, where they came from and what is known of them."""
+    """B sounds of one length, where they came from and what is known of them.
+
+    A training hears padding as silence; `audiovae.padded` codes a batch without it.
+    """
 
     x: Tensor  # [B, C, T] in [-1, 1], float32
     mask: Tensor | None  # [B, T] bool, True where there is sound and not padding; None if all is

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from audiovae.bottlenecks import AnyBottleneckConfig, Bottled, VQConfig, build_bottleneck
+from audiovae.bottlenecks import Bottled, VQConfig, build_bottleneck
 from audiovae.errors import ConfigError
 from audiovae.losses import jukebox as losses
 from audiovae.models.base import Autoencoder, Context, ModelConfig, Reconstruction
@@ -46,7 +46,7 @@ class JukeboxConfig(ModelConfig):
 
     kind: Literal["jukebox"] = "jukebox"
     channels: int = Field(1, ge=1, le=8)
-    bottleneck: AnyBottleneckConfig = VQConfig(codebook_size=2048, update="ema")  # of each level
+    bottleneck: VQConfig = VQConfig(codebook_size=2048, update="ema")  # of each level
     halvings: tuple[Count, ...] = Field((3, 2, 2), min_length=1)  # from the sound or a finer level
     multiples: tuple[Count, ...] = (2, 1, 1)  # of width and depth
     width: int = Field(32, ge=1)  # channels of every conv inside
@@ -60,8 +60,6 @@ class JukeboxConfig(ModelConfig):
                 f"each level needs its multiple, got {len(self.halvings)} levels and "
                 f"{len(self.multiples)} multiples"
             )
-        if self.bottleneck.kind == "gaussian":
-            raise ValueError("the levels need codes; set bottleneck.kind to vq, rvq or fsq")
         return self
 
     @property
@@ -146,10 +144,14 @@ class Jukebox(Autoencoder):
         return Reconstruction(sounds[-1], bottled.z, bottled.codes, None, terms)
 
     def synthesise(self, z: Tensor) -> Tensor:
-        """z [B, D, F] -> x_hat [B, C, F * hop_length], from the finest level whose numbers are not all zero."""
+        """z [B, D, F] -> x_hat [B, C, F * hop_length], each item from its finest level whose numbers are not all zero."""
         parts = self._parts(z)
-        given = max((n for n, part in enumerate(parts) if bool(part.any())), default=0)
-        x_hat: Tensor = self._levels[given].decoder(parts[given])
+        there = torch.stack([part.flatten(1).any(1) for part in parts])  # [levels, B]
+        finest = [max(column.nonzero().flatten().tolist(), default=0) for column in there.unbind(1)]
+        x_hat = z.new_empty(len(z), self.channels, z.shape[-1] * self.hop_length)
+        for number in set(finest):
+            items = [item for item, level in enumerate(finest) if level == number]
+            x_hat[items] = self._levels[number].decoder(parts[number][items]).to(x_hat)
         return x_hat
 
     def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
