@@ -101,6 +101,18 @@ def test_the_order_and_size_of_batches_do_not_matter() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_frames_that_an_item_lacks_are_not_counted() -> None:
+    mu = walk(3, 20)
+    mask = torch.arange(20) < torch.tensor([20, 7, 13])[:, None]
+    fit, alone = LatentFit(2), LatentFit(2)
+    fit.update(mu, torch.zeros_like(mu), mask)
+    for item, frames in zip(mu.split(1), (20, 7, 13), strict=True):
+        alone.update(item[..., :frames], torch.zeros_like(item[..., :frames]))
+    for a, b in zip(fit.statistics(), alone.statistics(), strict=True):
+        assert torch.equal(a, b)
+    assert int(fit.statistics().frames) == 40
+
+
 def test_statistics_survive_the_way_through_tensors() -> None:
     ours = fitted([walk(2, 30)])
     again = LatentStatistics.from_tensors(ours.to_tensors())

@@ -102,12 +102,16 @@ class LatentFit:
         self._kl = torch.zeros(latent_dim, dtype=torch.float64)
 
     @torch.no_grad()
-    def update(self, mu: Tensor, logvar: Tensor) -> None:
-        """Count a batch in.  mu, logvar [B, D, F]."""
+    def update(self, mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> None:
+        """Count a batch in.  mu, logvar [B, D, F]; mask [B, F] is False in the last frames, those that an item lacks."""
         if mu.shape != logvar.shape or mu.ndim != 3 or mu.shape[1] != len(self._kl):
             raise LatentError(
                 f"moments are two of [batch, {len(self._kl)}, frames], got {tuple(mu.shape)} and {tuple(logvar.shape)}"
             )
+        if mask is not None:
+            for item, frames in enumerate(mask.sum(1).tolist()):
+                self.update(mu[item : item + 1, :, :frames], logvar[item : item + 1, :, :frames])
+            return
         mu, logvar = mu.cpu().double(), logvar.cpu().double()
         count = mu.shape[-1]
         for lag in range(min(self.max_lag + 1, count)):

@@ -51,6 +51,7 @@ def test_padded_batches_equal_single_items(decoder: str) -> None:
             assert (out.x_hat[item, :, length:] == -1).all()
             for stream in (out.z, *out.moments):
                 assert (stream[item, :, frames:] == 0).all()
+            assert out.mask[item].tolist() == [n < frames for n in range(out.z.shape[-1])]
             z = out.z[item : item + 1, :, :frames]
             for whole, part in zip(log_probs, vae.log_probs(z, alone), strict=True):
                 assert torch.allclose(whole[item, :length], part[0], atol=1e-5)
@@ -136,6 +137,10 @@ def test_codes_that_cannot_be_are_refused() -> None:
     x[0, 1, 2] = 3
     with pytest.raises(LatentError, match="codebook 1 has the codes 0 to 2, got 3"):
         vae.encode(x)
+    for wrong in (-1, -7):
+        x[0, 1, 2] = wrong
+        with pytest.raises(LatentError, match="a frame lacks some of its codes"):
+            vae.encode(x)
     with pytest.raises(LatentError, match="a latent is"):
         vae.log_probs(torch.zeros(1, 7, 1), codes(1, 4))
 

@@ -70,6 +70,7 @@ class Reconstruction(NamedTuple):
     codes: tuple[Tensor, ...]
     moments: tuple[Tensor, Tensor] | None
     terms: dict[str, Tensor]  # unweighted scalars of the bottleneck and of the family
+    mask: Tensor | None = None  # [B, F] bool, False in the frames that an item lacks
 
 
 class Autoencoder(nn.Module):
@@ -219,15 +220,17 @@ class Autoencoder(nn.Module):
 
         As data-dependent initialisation does (Salimans & Kingma 2016): here codebooks, one bottleneck after the other.
         """
+        fresh = [bottleneck for bottleneck in self._bottlenecks() if bottleneck.fresh]
+        if not fresh:
+            return
         sounds, training = list(batches), self.training
         self.eval()
-        for number, bottleneck in enumerate(self._bottlenecks()):
-            if bottleneck.fresh:
-                bottleneck.train()
-                for x in sounds:
-                    self.encode(x)
-                bottleneck.begin(mix(seed, number))
-                bottleneck.eval()
+        for number, bottleneck in enumerate(fresh):
+            bottleneck.train()
+            for x in sounds:
+                self.encode(x)
+            bottleneck.begin(mix(seed, number))
+            bottleneck.eval()
         self.train(training)
 
     def commit(self, seed: int) -> None:

@@ -42,12 +42,18 @@ class ThroughCodec(Autoencoder):
         left, right = self.codec.decoder_context
         return Context(-(-left // block), -(-right // block))
 
+    def encode(
+        self, x: Tensor, *, sample: bool = False, generators: Sequence[torch.Generator] = ()
+    ) -> Bottled:
+        """Encode a sound.  x [B, C, any T] -> z [B, D, F]; the last block lacks the codes that no sound has."""
+        (codes,) = self.codec.encode(x).codes
+        return self.tokens.encode(codes, sample=sample, generators=generators)
+
     def bottle(
         self, x: Tensor, *, sample: bool, generators: Sequence[torch.Generator] = ()
     ) -> Bottled:
         """x [B, C, F * hop_length] -> Bottled with F frames."""
-        (codes,) = self.codec.encode(x).codes
-        return self.tokens.bottle(codes, sample=sample, generators=generators)
+        return self.encode(x, sample=sample, generators=generators)
 
     def synthesise(self, z: Tensor) -> Tensor:
         """z [B, D, F] -> x_hat [B, C, F * hop_length]."""

@@ -141,6 +141,11 @@ class TokenTransformer(Autoencoder):
         Raises LatentError if x has another shape or a code is out of range.
         """
         expect_codes(x, self.config.codebook_sizes)
+        missing = x < 0
+        if bool((missing != missing[:, :1]).any()):
+            raise LatentError(
+                "a frame lacks some of its codes; below 0 are all codes of a frame or none"
+            )
         padded = functional.pad(x, (0, -x.shape[-1] % self.config.block), value=PADDING)
         return self.bottle(padded, sample=sample, generators=generators)
 
@@ -160,7 +165,7 @@ class TokenTransformer(Autoencoder):
         there = real.any(1).view(len(x), 1, -1)  # [B, 1, G]
         z, mu, logvar = (torch.where(there, t, 0.0) for t in (bottled.z, *bottled.moments))
         kl = kl_standard_normal(mu, logvar).sum(1).mean() * self.frame_rate
-        return Bottled(z, (), (mu, logvar), {"kl": kl})
+        return Bottled(z, (), (mu, logvar), {"kl": kl}, there[:, 0])
 
     def synthesise(self, z: Tensor) -> Tensor:
         """z [B, D, G] -> codes [B, K, G * block], each the most likely one."""

@@ -137,7 +137,8 @@ class AutoencoderTask:
             if isinstance(meter, CodesMeter):
                 meter.update(out.codes, len(x) * x.shape[-1] / self.product.sample_rate)
             else:
-                meter.update(*out.moments)
+                mu, logvar = out.moments
+                meter.update(mu, logvar, out.mask)
             if self.adversary:
                 variety.update(x, out.x_hat)
             seen += len(x)

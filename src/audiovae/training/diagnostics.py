@@ -81,9 +81,9 @@ class LatentMeter:
         self.frame_rate = frame_rate  # Hz
         self._fit = LatentFit(latent_dim)
 
-    def update(self, mu: Tensor, logvar: Tensor) -> None:
-        """Count a batch in.  mu, logvar [B, D, F]."""
-        self._fit.update(mu, logvar)
+    def update(self, mu: Tensor, logvar: Tensor, mask: Tensor | None = None) -> None:
+        """Count a batch in.  mu, logvar [B, D, F]; mask [B, F] is False in the frames that an item lacks."""
+        self._fit.update(mu, logvar, mask)
 
     def statistics(self) -> LatentStatistics:
         """Mean, covariances, KL of each dimension.  Raises LatentError if no batch was counted."""

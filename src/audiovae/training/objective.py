@@ -272,7 +272,7 @@ def _kl(scene: Scene, *, free: bool = False) -> Tensor:
             raise ConfigError("the model has no KL; set objective.weights.kl to 0")
         return scene.out.terms["kl"]
     nats = scene.config.free_bits * math.log(2) if free else 0.0
-    return kl_rate(*scene.out.moments, scene.seconds, free=nats)
+    return kl_rate(*scene.out.moments, scene.seconds, free=nats, mask=scene.out.mask)
 
 
 TERMS: Mapping[str, Callable[[Scene], Tensor]] = {
