@@ -26,13 +26,13 @@ ROWS: dict[str, dict[str, Any] | None] = {
     "stft, EnCodec's, crops": {"discriminators": [{"kind": "stft"}], **CROP},
     "bands, DAC's, crops": {
         "discriminators": [{"kind": "bands"}],
-        "game": "lsgan",
+        "loss": "lsgan",
         "normalise": True,
         **CROP,
     },
     "period, DAC's, crops": {
         "discriminators": [{"kind": "period"}],
-        "game": "lsgan",
+        "loss": "lsgan",
         "normalise": True,
         **CROP,
     },

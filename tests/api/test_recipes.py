@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import librosa
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import audiovae
 from audiovae.api.training import train
 from audiovae.audio import io
 from audiovae.errors import ConfigError
+from audiovae.losses.published import audiocraft_mel, rave_distance
 from audiovae.recipes import RECIPES, recipe
 from audiovae.training.adversarial import AdversarialConfig
+from audiovae.training.autoencoder import AutoencoderTask
 from audiovae.training.config import RunRecord, TrainConfig
+from audiovae.training.schedules import Progress
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def test_two_steps_of_a_recipe(name: str, tmp_path: Path, small: dict[str, Any])
     """With the discriminators as wide as published; a schedule by steps is brought forward."""
     settings = dict(small)
     if name == "rave_v2":
-        settings["adversarial"] = {"ramp": {"start": 0, "stop": 1}}
+        settings["adversarial"] = {"start": 0}
     run = train(recipe=name, out=tmp_path / "run", steps=2, log_every=1, **settings)
     record = RunRecord.read(run)
     assert record is not None and record.total_steps == 2
@@ -74,36 +79,174 @@ def test_a_recipe_is_whole_and_trains_the_published_net(name: str) -> None:
     assert audiovae.info(preset).parameters == pytest.approx(parameters[name], rel=0.05)
 
 
-def test_dacs_first_step_is_its_formula(tmp_path: Path, small: dict[str, Any]) -> None:
-    """15 mel + 2 features + adversarial + 0.25 commitment + codebook, the mel written with librosa's filters."""
-    from audiovae.training.autoencoder import AutoencoderTask
-    from audiovae.training.schedules import Progress
+class Caught(NamedTuple):
+    """The generator's first step of a training: what was found, and what the formula says."""
 
-    caught: dict[str, Any] = {}
+    loss: float
+    total: float
+    found: list[Tensor | None]  # the gradient of each weight
+    known: list[Tensor | None]
+
+    def agrees(self) -> None:
+        assert self.loss == pytest.approx(self.total, rel=1e-4)
+        assert [g is None or not g.any() for g in self.found] == [
+            g is None or not g.any() for g in self.known
+        ]
+        found, known = (
+            torch.cat([g.flatten() for g in side if g is not None and g.any()])
+            for side in (self.found, self.known)
+        )
+        assert float((found - known).norm() / known.norm()) < 1e-3
+
+
+Formula = Callable[[AutoencoderTask, Any, Tensor], tuple[Tensor, Sequence[Tensor | None]]]
+
+
+def first_step(formula: Formula, **training: Any) -> Caught:
+    """Train, and compute the formula of (task, out, x) beside the first step that the generator makes."""
+    caught: list[Caught] = []
     accumulate = AutoencoderTask._accumulate_gradients
 
     def catching(self: AutoencoderTask, parts: Any, at: Progress) -> Any:
-        if not caught:
-            part = parts[0]
-            eps = self._chance(part.items, at)
-            out = self.model(part.batch.x, sample=True, generators=eps)
-            caught["total"] = dac_total(self, out, part.batch.x)
-            caught["gradient"] = torch.autograd.grad(
-                caught["total"], list(self.model.parameters()), allow_unused=True
-            )
-            self.model.discard()
-            result = accumulate(self, parts, at)
-            caught["found"] = [p.grad.clone() for p in self.model.parameters()]
-            caught["loss"] = result[0]["loss"]
-            return result
-        return accumulate(self, parts, at)
+        if caught:
+            return accumulate(self, parts, at)
+        part = parts[0]
+        eps = self._chance(part.items, at)
+        out = self.forward.model(part.batch.x, sample=True, generators=eps)
+        total, known = formula(self, out, part.batch.x)
+        self.model.discard()
+        result = accumulate(self, parts, at)
+        grads = [None if p.grad is None else p.grad.clone() for p in self.model.parameters()]
+        loss = result[0]["loss"]
+        caught.append(Caught(loss, float(total.detach()), grads, list(known)))
+        return result
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AutoencoderTask, "_accumulate_gradients", catching)
-        train(recipe="dac_44k", out=tmp_path / "run", steps=1, **small)
-    assert caught["loss"] == pytest.approx(float(caught["total"].detach()), rel=1e-4)
-    found, known = (torch.cat([g.flatten() for g in caught[n]]) for n in ("found", "gradient"))
-    assert float((found - known).norm() / known.norm()) < 1e-3
+        train(**training)
+    return caught[0]
+
+
+def gradients(total: Tensor, task: AutoencoderTask) -> Sequence[Tensor | None]:
+    return torch.autograd.grad(total, list(task.model.parameters()), allow_unused=True)
+
+
+def test_dacs_first_step_is_its_formula(tmp_path: Path, small: dict[str, Any]) -> None:
+    """15 mel + 2 features + adversarial + 0.25 commitment + codebook, the mel written with librosa's filters."""
+
+    def formula(task: AutoencoderTask, out: Any, x: Tensor) -> Any:
+        total = dac_total(task, out, x)
+        return total, gradients(total, task)
+
+    first_step(formula, recipe="dac_44k", out=tmp_path / "run", steps=1, **small).agrees()
+
+
+def test_stable_audios_first_step_is_its_formula(tmp_path: Path, small: dict[str, Any]) -> None:
+    """auraloss, arguments as stable-audio-tools gives them, + 0.1 adversarial + 5 features + 1e-4 of its own KL."""
+    from auraloss.freq import MultiResolutionSTFTLoss, SumAndDifferenceSTFTLoss
+
+    windows = [2048, 1024, 512, 256, 128, 64, 32]
+    settings = {
+        "fft_sizes": windows,
+        "hop_sizes": [n // 4 for n in windows],
+        "win_lengths": windows,
+        "perceptual_weighting": True,
+        "sample_rate": 44_100,
+    }
+    both, single = SumAndDifferenceSTFTLoss(**settings), MultiResolutionSTFTLoss(**settings)
+
+    def formula(task: AutoencoderTask, out: Any, x: Tensor) -> Any:
+        spectral = both(x, out.x_hat)
+        spectral = spectral + sum(
+            single(x[:, c : c + 1], out.x_hat[:, c : c + 1]) / 2 for c in (0, 1)
+        )
+        fake, real = task.adversary.net(out.x_hat), task.adversary.net(x)
+        adversarial = torch.stack([-f.logits.mean() for f in fake]).mean()
+        features = torch.stack(
+            [
+                torch.stack(
+                    [
+                        (a - b.detach()).abs().mean()
+                        for a, b in zip(f.features, r.features, strict=True)
+                    ]
+                ).mean()
+                for f, r in zip(fake, real, strict=True)
+            ]
+        ).mean()
+        mu, logvar = out.moments
+        own_kl = (mu**2 + logvar.exp() - logvar - 1).sum(1).mean()
+        # ours is a rate: the published frames, 21.533 a second, make the two weights one
+        kl = 1e-4 * own_kl * (44_100 / task.model.hop_length) / (44_100 / 2048)
+        total = spectral + 0.1 * adversarial + 5 * features + kl
+        return total, gradients(total, task)
+
+    caught = first_step(formula, recipe="stable_audio", out=tmp_path / "run", steps=2, **small)
+    caught.agrees()
+
+
+def test_encodecs_first_step_is_its_formula(tmp_path: Path, small: dict[str, Any]) -> None:
+    """Shares 0.1, 2, 4 and 4 of unit gradients at x_hat, 8 items' worth, and the mean commitment outside of them."""
+
+    def formula(task: AutoencoderTask, out: Any, x: Tensor) -> Any:
+        x_hat = out.x_hat
+        fake, real = task.adversary.net(x_hat), task.adversary.net(x)
+        terms = {
+            "l1": (0.1, (x_hat - x).abs().mean()),
+            "mel": (2.0, audiocraft_mel(x_hat, x, 24_000)),
+            "hinge": (4.0, torch.stack([-f.logits.mean() for f in fake]).mean()),
+            "features": (4.0, torch.stack([
+                torch.stack([(a - b.detach()).abs().mean() for a, b in zip(f.features, r.features, strict=True)]).mean()
+                for f, r in zip(fake, real, strict=True)
+            ]).mean()),
+        }  # fmt: skip
+        balanced = torch.zeros_like(x_hat)
+        for weight, term in terms.values():
+            (g,) = torch.autograd.grad(term, x_hat, retain_graph=True)
+            balanced += 8 / len(x) * weight / 10.1 * g / g.flatten(1).norm(dim=1).mean()
+        commitment = out.terms["commitment"]
+        known = torch.autograd.grad(
+            [x_hat, commitment], list(task.model.parameters()), [balanced, None], allow_unused=True
+        )
+        return sum(weight * term for weight, term in terms.values()) + commitment, known
+
+    first_step(formula, recipe="encodec_24k", out=tmp_path / "run", steps=1, **small).agrees()
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_raves_first_steps_are_their_formulas(
+    tmp_path: Path, small: dict[str, Any], phase: int
+) -> None:
+    """Spectral distances of sound and bands; then also 20 * 20 relative features and -D(x_hat), the encoder frozen."""
+
+    def formula(task: AutoencoderTask, out: Any, x: Tensor) -> Any:
+        model, x_hat = task.model, out.x_hat
+        bands_hat, bands = (
+            model.bands(out.z),
+            model.pqmf(functional.pad(x, (0, -x.shape[-1] % model.hop_length))),
+        )
+        total = rave_distance(x_hat, x) + rave_distance(bands_hat, bands)
+        mu, logvar = out.moments
+        kl = (mu**2 + logvar.exp() - logvar - 1).sum(1).mean() / 2 * model.frame_rate
+        total = total + 4.644e-3 * 2e-5 * kl
+        if phase == 2:
+            fake, real = task.adversary.net(x_hat), task.adversary.net(x)
+            relative = [
+                sum((a - b.detach()).abs().mean() / b.detach().abs().mean()
+                    for a, b in zip(f.features[1:], r.features[1:], strict=True)) / len(f.features[1:])
+                for f, r in zip(fake, real, strict=True)
+            ]  # fmt: skip
+            total = total + 20 * 20 * sum(relative) / 8 - sum(f.logits.mean() for f in fake)
+        known = gradients(total, task)
+        frozen = set(map(id, [*model.encoder.parameters(), *model.bottleneck.parameters()]))
+        if phase == 2:
+            known = [
+                None if id(p) in frozen else g
+                for p, g in zip(model.parameters(), known, strict=True)
+            ]
+        return total, known
+
+    more = {"adversarial": {"start": 0 if phase == 2 else 100}}
+    first_step(formula, recipe="rave_v2", out=tmp_path / "run", steps=2, **small, **more).agrees()
 
 
 def dac_total(task: Any, out: Any, x: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ def test_the_rate_of_codes_is_that_of_the_packed_ones(benchmark: ModuleType) -> 
     assert said["bits_s"] == pytest.approx(3 * math.log2(16) * model.frame_rate)
     with torch.no_grad():
         codes = torch.cat([model.encode(x).codes[0] for x in clips], dim=2)[0]
-    assert said["used"] == sum(len(book.unique()) for book in codes) / (3 * 16)
+    shares = [torch.bincount(book) / len(book) for book in codes]
+    perplexities = [float(torch.special.entr(share).sum().exp()) for share in shares]
+    assert said["perplexity"] == pytest.approx(sum(perplexities) / 3, rel=1e-4)
 
 
 def test_the_rate_of_a_continuous_latent_is_its_kl(benchmark: ModuleType) -> None:

@@ -254,6 +254,24 @@ def test_dropout_keeps_any_number_of_codebooks_in_its_share_of_items() -> None:
     assert torch.equal(bottleneck.eval()(h, sample=True).z, prefixes[-1])
 
 
+def test_the_mean_commitment_is_over_the_codebooks_that_an_item_keeps() -> None:
+    """As AudioCraft takes it."""
+    bottleneck = begun(dropout=1.0, reduction="mean")
+    h, chance = drawn(5, 6, 40), generators(3, items=5)
+    kept = bottleneck._kept(5, generators(3, items=5))
+    assert len(kept.unique()) > 1
+    found = bottleneck(h, sample=True, generators=chance).terms["commitment"]
+    expected = []
+    for item, count in zip(h.mT, kept.tolist(), strict=True):
+        residual, costs = item, []
+        for layer in bottleneck.layers[:count]:
+            q = layer.codebook(layer.codebook.search(residual))
+            costs.append((residual - q).square().mean())
+            residual = residual - q
+        expected.append(torch.stack(costs).mean())
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
 def test_codebooks_that_are_not_heard_cost_nothing() -> None:
     bottleneck = begun(dropout=1.0, **FORMS["factorised"])
     h = drawn(8, 6, 5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from audiovae.losses.adversarial import (
-    GAMES,
+    ADVERSARIAL_LOSSES,
     discriminator_loss,
     feature_matching,
     generator_loss,
@@ -29,7 +29,7 @@ def softplus(x: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("game", "first", "second"),  # of each judge: (discriminator's, generator's), by hand
+    ("name", "first", "second"),  # of each judge: (discriminator's, generator's), by hand
     [
         ("hinge", (0.25 + 0.5, 1.5), (2.0 + 1.25, -0.25)),
         ("lsgan", ((1 + 0.25) / 2 + 9 / 2, (16 + 1) / 2), (4 + 0.0625, 0.5625)),
@@ -40,21 +40,21 @@ def softplus(x: float) -> float:
         ),
     ],
 )
-def test_the_games_are_their_closed_forms(
-    game: str, first: tuple[float, float], second: tuple[float, float]
+def test_the_losses_are_their_closed_forms(
+    name: str, first: tuple[float, float], second: tuple[float, float]
 ) -> None:
-    for over, share in (("mean", 0.5), ("sum", 1.0)):
+    for reduction, share in (("mean", 0.5), ("sum", 1.0)):
         pairs = zip((discriminator_loss, generator_loss), first, second, strict=True)
         for loss, one, two in pairs:
-            value = float(loss(REAL, FAKE, game, over))  # type: ignore[arg-type]
+            value = float(loss(REAL, FAKE, name, reduction))  # type: ignore[arg-type]
             assert value == pytest.approx(share * (one + two), rel=1e-6)
 
 
-@pytest.mark.parametrize("game", GAMES)
-def test_descending_the_losses_parts_and_joins_the_logits(game: str) -> None:
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_descending_the_losses_parts_and_joins_the_logits(name: str) -> None:
     """The discriminator raises D(x) and lowers D(x_hat); the generator raises D(x_hat)."""
     real, fake = (torch.full((3,), 0.5, requires_grad=True) for _ in range(2))
-    side = GAMES[game]
+    side = ADVERSARIAL_LOSSES[name]
     up, down = torch.autograd.grad(side.discriminator(real, fake), (real, fake))
     assert (up < 0).all() and (down > 0).all()
     (joins,) = torch.autograd.grad(side.generator(real.detach(), fake), fake)
@@ -72,10 +72,10 @@ def test_feature_distances_are_means_or_sums_absolute_or_relative() -> None:
     ]
     # layers' absolute distances 1.5, 3 | 0.5, 5; over the size of the real ones 0.75, 0.75 | 1, 0.5
     assert float(feature_matching(real, fake)) == pytest.approx((2.25 + 2.75) / 2)
-    summed = feature_matching(real, fake, over_layers="sum", over="sum")
+    summed = feature_matching(real, fake, feature_reduction="sum", reduction="sum")
     assert float(summed) == pytest.approx(10.0)
     assert float(feature_matching(real, fake, relative=True)) == pytest.approx(0.75)
-    skipped = feature_matching(real, fake, skip=1, over="sum")
+    skipped = feature_matching(real, fake, skip=1, reduction="sum")
     assert float(skipped) == pytest.approx(3 + 5)
 
 

@@ -39,15 +39,18 @@ def test_stable_audios_is_made_of_auraloss() -> None:
     }
     both, single = SumAndDifferenceSTFTLoss(**settings), MultiResolutionSTFTLoss(**settings)
     x_hat, x = pair(2)
-    theirs = both(x_hat, x) + sum(
-        single(x_hat[:, c : c + 1], x[:, c : c + 1]) / 2 for c in range(2)
+    theirs = (
+        both(x, x_hat)
+        + sum(  # the order in which stable-audio-tools calls them
+            single(x[:, c : c + 1], x_hat[:, c : c + 1]) / 2 for c in range(2)
+        )
     )
     ours = a_weighted_stft(x_hat, x, RATE)
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-4)
     assert apart(ours, theirs, x_hat) < 0.01
     mono_hat, mono = pair(1)
     ours = a_weighted_stft(mono_hat, mono, RATE)
-    assert float(ours.detach()) == pytest.approx(float(single(mono_hat, mono).detach()), rel=1e-4)
+    assert float(ours.detach()) == pytest.approx(float(single(mono, mono_hat).detach()), rel=1e-4)
 
 
 def test_audiocrafts_is_the_formula_with_librosas_filters() -> None:

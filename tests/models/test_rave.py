@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from audiovae.bottlenecks import GaussianConfig
 from audiovae.errors import AudioError, ConfigError
+from audiovae.losses.published import rave_distance
 from audiovae.models.rave import NOISE_STRIDES, RaveV2, RaveV2Config, hashed_noise, rave_v2
 from audiovae.nn.noise import generators
 
@@ -179,6 +180,35 @@ def test_noise_is_white_and_its_own_for_each_latent() -> None:
         assert (flat[lag:] * flat[:-lag]).mean().abs() < 5 / 3 / math.sqrt(len(flat))
     shift = hashed_noise(z[..., 5:9], 1000)[0]
     assert torch.equal(shift, values[5:9])
+
+
+def test_the_distance_of_bands_is_of_frames_that_the_crop_holds_whole() -> None:
+    """RAVE measures the field at the middle sample of a sound and cuts as much off both ends of the bands."""
+    model = model_of(CONFIGS["plain"]).float()
+    n_bands, middle = 2, 256 * model.hop_length
+    x = (0.1 * torch.randn(1, 1, 2 * middle)).requires_grad_()
+    bottled = model.encode(x)
+    model.decode(bottled.z)[0, 0, middle].backward()
+    assert x.grad is not None
+    left, right = (int((half != 0).sum()) for half in x.grad[0, 0].chunk(2))
+    model.extra_terms = frozenset({"multiband"})
+    with torch.no_grad():
+        found = float(model.reconstruct(bottled, x).terms["multiband"])
+        sides = [model.bands(bottled.z), model.pqmf(x)]
+        known = []
+        for more in (0, model.hop_length):  # our contexts are those of a whole latent frame
+            first, last = (left + more) // n_bands, -(-(right + more) // n_bands)
+            known.append(
+                float(rave_distance(*(side[..., first : -last or None] for side in sides)))
+            )
+    assert found == pytest.approx(known[0], rel=2e-3) or found == pytest.approx(known[1], rel=2e-3)
+    short = 0.1 * torch.randn(1, 1, 4 * model.hop_length)
+    with torch.no_grad():  # where no frame is whole, all count
+        bottled = model.encode(short)
+        whole = rave_distance(model.bands(bottled.z), model.pqmf(short))
+        assert float(model.reconstruct(bottled, short).terms["multiband"]) == pytest.approx(
+            float(whole)
+        )
 
 
 def test_one_step_lowers_the_loss_and_reaches_every_weight() -> None:

@@ -23,17 +23,17 @@ from audiovae.training import TrainConfig, run
 from audiovae.training.adversarial import AdversarialConfig
 from audiovae.training.autoencoder import AutoencoderTask
 from audiovae.training.feed import Feed, Part
-from audiovae.training.schedules import Progress, Schedule
+from audiovae.training.schedules import Progress
 
 Tiny = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
 SMALL = PatchesConfig(n_ffts=(64,), patch=8, width=8, depth=1)
-AT_ONCE = Schedule()
+AT_ONCE = {"start": 0.0, "warmup": 0.0}
 
 
 def gan(tiny: Tiny, *, steps: int = 24, accumulate: int = 1, **adversarial: Any) -> TrainConfig:
     """A tiny VAE-GAN that begins with its first step."""
-    settings = AdversarialConfig(**{"discriminators": (SMALL,), "ramp": AT_ONCE} | adversarial)
+    settings = AdversarialConfig(**{"discriminators": (SMALL,), **AT_ONCE} | adversarial)
     return tiny(
         objective={"name": "spectral", "windows_per_step": 0},
         adversarial=settings,
@@ -71,7 +71,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 def test_a_step_is_the_formula_written_out(tiny: Tiny) -> None:
     """Loss and gradients of both halves, against the sums of DAC's paper for its game and reductions."""
-    config = gan(tiny, game="lsgan", over="sum", over_layers="sum").model_copy()
+    config = gan(tiny, loss="lsgan", reduction="sum", feature_reduction="sum").model_copy()
     config = config.model_copy(
         update={
             "objective": config.objective.model_copy(
@@ -124,8 +124,7 @@ def test_the_generators_half_leaves_the_discriminators_alone(tiny: Tiny) -> None
 
 
 def test_the_turns_follow_start_and_every_and_alternate(tiny: Tiny) -> None:
-    ramp = Schedule(kind="linear", start=4, stop=8, unit="steps")
-    task = task_of(gan(tiny, ramp=ramp, every=3, alternate=True))
+    task = task_of(gan(tiny, start=4, warmup=4, unit="steps", every=3, alternate=True))
     moved = []
     for step in range(10):
         before = weights(task)
@@ -138,8 +137,7 @@ def test_the_turns_follow_start_and_every_and_alternate(tiny: Tiny) -> None:
 
 
 def test_the_terms_come_with_the_discriminators_and_their_weight_rises(tiny: Tiny) -> None:
-    ramp = Schedule(kind="linear", start=2, stop=6, unit="steps")
-    task = task_of(gan(tiny, ramp=ramp))
+    task = task_of(gan(tiny, start=2, warmup=4, unit="steps"))
     logs = [task.step(parts_of(task, step), Progress(step, 24, 0)).logs for step in range(8)]
     assert ["adversarial" in log for log in logs] == [False] * 2 + [True] * 6
     share = [log["weighted.features"] / log["features"] for log in logs[2:]]
@@ -170,9 +168,7 @@ def test_a_bad_number_changes_nothing_on_either_side(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("bottleneck", ["gaussian", "vq"])
 def test_a_frozen_encoder_stays_and_the_decoder_learns(tiny: Tiny, bottleneck: str) -> None:
-    config = gan(
-        tiny, freeze_encoder=True, ramp=Schedule(kind="linear", start=2, stop=3, unit="steps")
-    )
+    config = gan(tiny, freeze_encoder=True, start=2, warmup=1, unit="steps")
     if bottleneck == "vq":
         fields = {"kind": "vq", "latent_dim": 4, "codebook_size": 16}
         model = resolve(
@@ -229,10 +225,7 @@ def test_a_family_that_trains_on_a_likelihood_has_nothing_to_hear(tiny: Tiny) ->
     ("settings", "said"),
     [
         ({"alternate": True}, "every must be at least 2, got 1"),
-        (
-            {"freeze_encoder": True, "balancer": {}},
-            "freeze_encoder does not go together with a balancer",
-        ),
+        ({"start": 0.95}, "together up to 1, got 0.95 and 0.1"),
         ({"discriminators": [{"kind": "period", "widths": [4, 4]}]}, "strides must hold 2 numbers"),
         ({"discriminators": [{"kind": "bands", "edges": [0.5, 0.1]}]}, "edges must rise"),
     ],
@@ -261,9 +254,9 @@ def test_a_purely_adversarial_training_can_be_validated(tiny: Tiny) -> None:
 
 
 def test_a_training_that_has_nothing_to_learn_from_yet_is_refused(tiny: Tiny) -> None:
-    ramp = Schedule(kind="linear", start=2, stop=3, unit="steps")
+    late = {"start": 2, "warmup": 1, "unit": "steps"}
     objective = {"name": "bare", "weights": {"adversarial": 1.0}}
-    task = task_of(tiny(objective=objective, adversarial=gan(tiny, ramp=ramp).adversarial))
+    task = task_of(tiny(objective=objective, adversarial=gan(tiny, **late).adversarial))
     with pytest.raises(
         ConfigError, match="nothing to learn from: the discriminators have not begun"
     ):
@@ -285,14 +278,14 @@ def test_the_same_settings_resume_a_run(tmp_path: Path, tiny: Tiny) -> None:
     """Though they name less of a discriminator than the run folder holds."""
     settings = {
         "discriminators": [{"kind": "patches", "n_ffts": [64], "patch": 8, "width": 8}],
-        "ramp": {},
+        **AT_ONCE,
     }
     config = tiny(objective={"name": "spectral"}, adversarial=settings, steps=4)
     run(config, tmp_path / "run", quiet=True)
     again = tiny(objective={"name": "spectral"}, adversarial=settings, steps=4)
     run(again, tmp_path / "run", resume=True, quiet=True)
-    other = tiny(objective={"name": "spectral"}, adversarial={**settings, "game": "lsgan"}, steps=4)
-    with pytest.raises(ConfigError, match=r"adversarial\.game was hinge, now lsgan"):
+    other = tiny(objective={"name": "spectral"}, adversarial={**settings, "loss": "lsgan"}, steps=4)
+    with pytest.raises(ConfigError, match=r"adversarial\.loss was hinge, now lsgan"):
         run(other, tmp_path / "run", resume=True, quiet=True)
 
 

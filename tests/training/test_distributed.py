@@ -51,7 +51,13 @@ def test_two_processes_play_the_same_game(
 ) -> None:
     """With discriminators, their optimizer and a random window."""
     judge = {"kind": "patches", "n_ffts": [64], "patch": 8, "width": 8, "depth": 1}
-    game = {"discriminators": [judge], "ramp": {}, "every": 2, "window_seconds": 0.05} | more
+    game = {
+        "discriminators": [judge],
+        "start": 0.0,
+        "warmup": 0.0,
+        "every": 2,
+        "window_seconds": 0.05,
+    } | more
     settings = {"adversarial": game, "objective": {"name": "spectral"}, "steps": 8}
     one = run(tiny(accumulate=2, **settings), tmp_path / "one", quiet=True)
     two = tmp_path / "two"

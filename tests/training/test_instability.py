@@ -35,6 +35,7 @@ def test_a_discriminator_that_knows_all_or_nothing_is_named(
 def test_a_gradient_that_outgrows_the_others_is_named() -> None:
     assert looked(1.0, norm=1e4) == ["exploding-balance"]
     assert looked(1.0, norm=100.0) == []
+    assert looked(1.0, norm=1e-4) == ["exploding-balance"]  # divided by, it amplifies noise
 
 
 def test_an_alarm_waits_for_a_second_look_and_says_since_when_and_what_to_do() -> None:

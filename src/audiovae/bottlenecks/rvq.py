@@ -3,7 +3,7 @@
     r[1] = h,    q[i] = nearest code to r[i],    r[i + 1] = r[i] - q[i],    z = q[1] + ... + q[K]
 
 (Zeghidour 2021, SoundStream; Défossez 2022, EnCodec.) In DAC's form (Kumar 2023) each layer searches in a small space:
-q[i] = out_i(nearest code to in_i(r[i])). Two terms for each layer, means over numbers, summed over layers:
+q[i] = out_i(nearest code to in_i(r[i])). Two terms for each layer, means over numbers, summed over layers (or their mean):
 
     commitment  |in(r) - sg[code]|^2        codebook  |sg[in(r)] - code|^2, where codes learn by gradient
 
@@ -50,6 +50,7 @@ class RVQConfig(CodebookConfig):
     shared_projection: bool = False  # one pair around all codebooks instead of one for each
     dropout: float = Field(0.5, ge=0, le=1)  # share of training items that keep only the first 1..K
     detach: bool = True
+    reduction: Literal["sum", "mean"] = "sum"  # of both terms, over the codebooks in use
 
 
 class Quantized(NamedTuple):
@@ -206,14 +207,16 @@ class RVQ(Bottleneck):
         """rows [B, F, D], kept [B] codebooks of each item -> z [B, F, D], codes [B, K, F], terms."""
         through = apart = rows
         ys, codes, commitments, codebooks = [], [], [], []
+        used = rows.new_full((len(rows),), len(self.layers)) if kept is None else kept.to(rows)
+        shares = 1 / used if self.config.reduction == "mean" else torch.ones_like(used)  # [B]
         for number, layer in enumerate(self.layers):
             found: Quantized = layer(through, apart)
-            heard = rows.new_ones(len(rows)) if kept is None else (kept > number).to(rows)  # [B]
+            heard = (used > number).to(rows)  # [B]
             ys.append(found.y if kept is None else found.y * heard[:, None, None])
             codes.append(found.codes)
-            commitments.append((found.commitment * heard).mean())
+            commitments.append((found.commitment * heard * shares).mean())
             if found.codebook is not None:
-                codebooks.append((found.codebook * heard).mean())
+                codebooks.append((found.codebook * heard * shares).mean())
             separate = self.config.detach and torch.is_grad_enabled()
             through, before = through - found.y, apart
             apart = before - found.y.detach() if separate else through

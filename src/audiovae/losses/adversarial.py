@@ -21,20 +21,20 @@ from torch.nn.functional import softplus
 
 from audiovae.losses.discriminators.base import Verdict
 
-Game = Literal["hinge", "lsgan", "relativistic"]
+AdversarialLoss = Literal["hinge", "lsgan", "relativistic"]
 Reduction = Literal["mean", "sum"]
 SMALLEST = 1e-7  # mean magnitude that a relative feature distance divides by, at least
 
 
 class Sides(NamedTuple):
-    """The two losses of a game, functions of the logits (real, fake) of one judge, and what chance gives."""
+    """The losses of both sides, functions of the logits (real, fake) of one judge, and what chance gives."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     chance: float  # the discriminator's, of one that says the same of everything
 
 
-GAMES: dict[str, Sides] = {
+ADVERSARIAL_LOSSES: dict[str, Sides] = {
     "hinge": Sides(
         lambda real, fake: (1 - real).relu().mean() + (1 + fake).relu().mean(),
         lambda real, fake: -fake.mean(),
@@ -54,19 +54,29 @@ GAMES: dict[str, Sides] = {
 
 
 def discriminator_loss(
-    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: Reduction = "mean"
+    real: Sequence[Verdict],
+    fake: Sequence[Verdict],
+    loss: AdversarialLoss,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """What the discriminators descend: to tell x from x_hat."""
-    side = GAMES[game].discriminator
-    return _reduced([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
+    side = ADVERSARIAL_LOSSES[loss].discriminator
+    return _reduced(
+        [side(r.logits.float(), f.logits.float()) for r, f in _pairs(real, fake)], reduction
+    )
 
 
 def generator_loss(
-    real: Sequence[Verdict], fake: Sequence[Verdict], game: Game, over: Reduction = "mean"
+    real: Sequence[Verdict],
+    fake: Sequence[Verdict],
+    loss: AdversarialLoss,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """What the generator descends: to have x_hat taken for x."""
-    side = GAMES[game].generator
-    return _reduced([side(r.logits, f.logits) for r, f in _pairs(real, fake)], over)
+    side = ADVERSARIAL_LOSSES[loss].generator
+    return _reduced(
+        [side(r.logits.float(), f.logits.float()) for r, f in _pairs(real, fake)], reduction
+    )
 
 
 def feature_matching(
@@ -74,8 +84,8 @@ def feature_matching(
     fake: Sequence[Verdict],
     *,
     relative: bool = False,
-    over_layers: Reduction = "mean",
-    over: Reduction = "mean",
+    feature_reduction: Reduction = "mean",
+    reduction: Reduction = "mean",
     skip: int = 0,
 ) -> Tensor:
     """The distance between what the layers of the judges saw of x and of x_hat; `skip` leaves out each judge's first.
@@ -85,23 +95,25 @@ def feature_matching(
 
     def distance(r: Tensor, f: Tensor) -> Tensor:
         target = r.detach().to(f.dtype)
-        difference = (f - target).abs().mean()
-        return difference / target.abs().mean().clamp(min=SMALLEST) if relative else difference
+        difference = (f - target).abs().mean(dtype=torch.float32)
+        if not relative:
+            return difference
+        return difference / target.abs().mean(dtype=torch.float32).clamp(min=SMALLEST)
 
     of_judges = [
         _reduced(
             [distance(*pair) for pair in zip(r.features[skip:], f.features[skip:], strict=True)],
-            over_layers,
+            feature_reduction,
         )
         for r, f in _pairs(real, fake)
     ]
-    return _reduced(of_judges, over)
+    return _reduced(of_judges, reduction)
 
 
 def _pairs(real: Sequence[Verdict], fake: Sequence[Verdict]) -> list[tuple[Verdict, Verdict]]:
     return list(zip(real, fake, strict=True))
 
 
-def _reduced(losses: Sequence[Tensor], over: Reduction) -> Tensor:
-    stacked = torch.stack([loss.float() for loss in losses])
-    return stacked.mean() if over == "mean" else stacked.sum()
+def _reduced(losses: Sequence[Tensor], reduction: Reduction) -> Tensor:
+    stacked = torch.stack(list(losses))
+    return stacked.mean() if reduction == "mean" else stacked.sum()

@@ -58,14 +58,17 @@ def rave_distance(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def _resolutions(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Spectral convergence of each row [R, T] plus log-magnitude L1, the mean over windows."""
+    """Spectral convergence of each row [R, T] plus log-magnitude L1, the mean over windows.
+
+    Divided by the norm of x_hat, not of x: stable-audio-tools gives auraloss its arguments in that order, and says so.
+    """
     total = x.new_zeros(())
     for n_fft in WINDOWS:
         a, b = (
             (s.real.square() + s.imag.square()).clamp(min=MAGNITUDE_FLOOR**2).sqrt()
             for s in (stft(x_hat, n_fft), stft(x, n_fft))
         )
-        convergence = (a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)
+        convergence = (a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
         total = total + convergence.mean() + (a.log() - b.log()).abs().mean()
     return total / len(WINDOWS)
 

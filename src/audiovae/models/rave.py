@@ -135,13 +135,22 @@ class RaveV2(Autoencoder):
     def reconstruct(
         self, bottled: Bottled, x: Tensor, *, generators: Sequence[torch.Generator] = ()
     ) -> Reconstruction:
-        """On request also the term "multiband": RAVE's spectral distance of the bands, before they are one sound."""
+        """On request also the term "multiband": RAVE's spectral distance of the bands, before they are one sound.
+
+        Of those frames whose whole receptive field lies in the crop, if there are any.
+        """
         if "multiband" not in self.extra_terms:
             return super().reconstruct(bottled, x, generators=generators)
         bands_hat = self.bands(bottled.z)
         padded = nn.functional.pad(x, (0, -x.shape[-1] % self.hop_length))
         with torch.autocast(x.device.type, enabled=False):
-            distance = rave_distance(bands_hat.float(), self.pqmf(padded.float()))
+            kind = torch.promote_types(bands_hat.dtype, torch.float32)
+            sides = [bands_hat.to(kind), self.pqmf(padded.to(kind))]
+            behind = self._samples(self.decoder_context.left) + self.encoder_context.left
+            first, last = behind // self.config.n_bands, -(-(self.delay + 1) // self.config.n_bands)
+            if first + last < bands_hat.shape[-1]:
+                sides = [side[..., first : bands_hat.shape[-1] - last] for side in sides]
+            distance = rave_distance(*sides)
         terms = bottled.terms | {"multiband": distance}
         x_hat = self.pqmf.inverse(bands_hat)[..., : x.shape[-1]]
         return Reconstruction(x_hat, *bottled._replace(terms=terms))

@@ -9,10 +9,11 @@ published trainings update the discriminators first, the generator here meets th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from audiovae.config import Config
 from audiovae.errors import ConfigError
 from audiovae.losses.adversarial import (
-    Game,
+    AdversarialLoss,
     Reduction,
     discriminator_loss,
     feature_matching,
@@ -34,7 +35,7 @@ from audiovae.training.descent import Descent, DescentConfig
 from audiovae.training.device import autocast
 from audiovae.training.distributed import ALONE, World, synchronised
 from audiovae.training.instability import InstabilityAlarm
-from audiovae.training.schedules import Progress, Schedule, value_at
+from audiovae.training.schedules import Progress
 
 WEIGHTS, WINDOW = 5, 6  # streams of random numbers: the discriminators' start, the window of a step
 
@@ -44,14 +45,14 @@ class AdversarialConfig(Config):
 
     discriminators: tuple[AnyDiscriminatorConfig, ...] = Field((PatchesConfig(),), min_length=1)
     normalise: bool = False  # let them hear every sound without its mean and at one peak
-    game: Game = "hinge"
-    over: Reduction = "mean"  # of the judges' losses
+    loss: AdversarialLoss = "hinge"
+    reduction: Reduction = "mean"  # of the losses of all sub-discriminators
     relative_features: bool = False  # feature distances relative to the size of the feature
-    over_layers: Reduction = "mean"  # of a judge's feature distances
+    feature_reduction: Reduction = "mean"  # of the layers of a sub-discriminator
     skip_features: int = Field(0, ge=0)  # first layers of each judge that are not compared
-    # Of both weights: the discriminators begin at `start` (constant: with the run), where the factor is still 0; `stop`
-    # ends the warm-up.
-    ramp: Schedule = Schedule(kind="linear", start=0.3, stop=0.4)
+    start: float = Field(0.3, ge=0)  # when the discriminators begin: a share of the run, or a step
+    warmup: float = Field(0.1, ge=0)  # over which both weights rise from 0 after that; 0: at once
+    unit: Literal["share", "steps"] = "share"  # of start and warmup
     every: int = Field(1, ge=1)  # steps between two updates of the discriminators
     alternate: bool = False  # their steps leave the generator as it is
     freeze_encoder: bool = False  # from `start` on only the decoder learns (RAVE's second phase)
@@ -65,14 +66,26 @@ class AdversarialConfig(Config):
             raise ValueError(
                 f"alternate leaves the generator no step of its own: every must be at least 2, got {self.every}"
             )
-        if self.freeze_encoder and self.balancer is not None:
-            raise ValueError("freeze_encoder does not go together with a balancer; leave one out")
+        if self.unit == "share" and self.start + self.warmup > 1:
+            raise ValueError(
+                f"start and warmup are shares of the run, together up to 1, got {self.start:g} and {self.warmup:g}; for "
+                'steps set unit to "steps"'
+            )
         return self
+
+    def first_step(self, total_steps: int) -> int:
+        """The step with which the discriminators begin."""
+        return math.ceil(self.start * (total_steps if self.unit == "share" else 1))
+
+    def factor(self, at: Progress) -> float:
+        """Of both weights."""
+        done = at.step - self.first_step(at.total_steps)
+        length = self.warmup * (at.total_steps if self.unit == "share" else 1)
+        return min(1.0, max(0.0, done / length)) if length > 0 else float(done >= 0)
 
     def begins(self, at: Progress) -> bool:
         """Whether the discriminators play at this step."""
-        scale = at.total_steps if self.ramp.unit == "share" else 1
-        return self.ramp.kind == "constant" or at.step >= self.ramp.start * scale
+        return at.step >= self.first_step(at.total_steps)
 
 
 class Turn(NamedTuple):
@@ -107,7 +120,7 @@ class Adversary:
         self.descent = Descent(self.net, config.optimizer)
         self.balancer = Balancer(config.balancer, world) if config.balancer else None
         self.world = world
-        self.alarm = InstabilityAlarm(config.game, self._judges(channels))
+        self.alarm = InstabilityAlarm(config.loss, self._judges(channels))
         self.figures: dict[str, float] = {}  # of the discriminators' last step
 
     def _judges(self, channels: int) -> int:
@@ -120,7 +133,7 @@ class Adversary:
                 f"adversarial.skip_features {self.config.skip_features} leaves no layer to compare: the shallowest "
                 f"discriminator has {layers}"
             )
-        return 1 if self.config.over == "mean" else len(verdicts)
+        return 1 if self.config.reduction == "mean" else len(verdicts)
 
     def turn(self, at: Progress) -> Turn:
         """Whose update this step is."""
@@ -137,7 +150,7 @@ class Adversary:
 
     def factor(self, at: Progress) -> float:
         """Of the weights of both terms."""
-        return value_at(self.config.ramp, at)
+        return self.config.factor(at)
 
     def terms(self, x_hat: Tensor, x: Tensor, at: Progress) -> dict[str, Tensor]:
         """The generator's half, unweighted scalars.  x_hat, x [B, C, T]; the discriminators get no gradient."""
@@ -148,13 +161,13 @@ class Adversary:
                 real = self.net(x)
             fake = self.net(x_hat)
         return {
-            "adversarial": generator_loss(real, fake, config.game, config.over),
+            "adversarial": generator_loss(real, fake, config.loss, config.reduction),
             "features": feature_matching(
                 real,
                 fake,
                 relative=config.relative_features,
-                over_layers=config.over_layers,
-                over=config.over,
+                feature_reduction=config.feature_reduction,
+                reduction=config.reduction,
                 skip=config.skip_features,
             ),
         }
@@ -230,7 +243,7 @@ class _Game(nn.Module):
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """x, x_hat [B, C, T] -> the loss."""
         real, fake = self.net(x), self.net(x_hat.detach())
-        return discriminator_loss(real, fake, self.config.game, self.config.over)
+        return discriminator_loss(real, fake, self.config.loss, self.config.reduction)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The loss balancer: weights that say how much of the gradient each loss gets, whatever its scale (Défossez et al. 2022, sec. 3.4).
 
     g_i = d l_i / d x_hat,    n_i = running mean of the mean over the batch of ||g_i||
-    gradient into the model = sum_i  total_norm * w_i / sum_j w_j * g_i / n_i
+    gradient into the model = items / B * sum_i  total_norm * w_i / sum_j w_j * g_i / n_i
 
 It reaches the losses that depend on the model through x_hat alone; the KL and the commitment are added outside of it.
 The gradient of each item has the length total_norm, and a batch is their sum: AudioCraft's processes have 8 items each. So

@@ -81,7 +81,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _terms_have_their_source(self) -> TrainConfig:
-        named = ADVERSARIAL_WEIGHTS.keys() & self.objective.weights.keys()
+        named = {n for n in ADVERSARIAL_WEIGHTS if self.objective.weights.get(n, 0.0) > 0}
         if named and self.adversarial is None:
             raise ValueError(
                 f"objective.weights.{min(named)} needs discriminators: set adversarial, if only to {{}}"

@@ -19,8 +19,8 @@ class DescentConfig(Config):
 
     learning_rate: float = Field(1e-3, gt=0)  # the highest; reached after the warm-up
     betas: tuple[float, float] = (0.8, 0.99)  # short memory, as GAN vocoders and Stable Audio use
-    weight_decay: float = Field(0.01, ge=0)  # on matrices only, not on biases and scales
-    clip: float = Field(1.0, gt=0)  # largest norm of the whole gradient
+    weight_decay: float = Field(0.01, ge=0)  # not on weights of one dimension: biases, most scales
+    clip: float = Field(1.0, ge=0)  # largest norm of the whole gradient; 0: any
     schedule: Literal["cosine", "exponential", "inverse", "linear"] = "cosine"  # of the rate
     warmup: float = Field(0.02, ge=0, lt=1)  # share of the run over which the rate rises from zero
     final: float = Field(0.02, ge=0, le=1)  # share of the rate that cosine and linear end at
@@ -39,7 +39,7 @@ class OptimizerConfig(DescentConfig):
 class Descent:
     """The optimizer of some weights.
 
-    AdamW that decays matrices and kernels, not biases and scales. A step is `clip`, `descend`; a gradient that is not
+    AdamW that decays all weights but those of one dimension (biases, the scales of norms). A step is `clip`, `descend`; a gradient that is not
     wanted is forgotten.
     """
 
@@ -59,7 +59,8 @@ class Descent:
     def clip(self) -> float:
         """Scale the gradient down to the largest norm allowed; return the norm it had."""
         norm = get_total_norm([p.grad for p in self.weights if p.grad is not None])
-        clip_grads_with_norm_(self.weights, self.config.clip, norm)
+        if self.config.clip > 0:
+            clip_grads_with_norm_(self.weights, self.config.clip, norm)
         return float(norm)
 
     def descend(self, at: Progress) -> float:

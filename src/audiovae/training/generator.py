@@ -42,7 +42,7 @@ class GeneratorHalf(nn.Module):
         if not weighed.total.requires_grad:
             raise ConfigError(
                 f"at step {at.step} there is nothing to learn from: the discriminators have not begun. Set "
-                "adversarial.ramp.kind to constant, or give another term a weight"
+                "adversarial.start to 0, or give another term a weight"
             )
         return weighed, out.x_hat
 

@@ -1,11 +1,11 @@
 """What goes wrong between a generator and its discriminators, seen and named.
 
-Between two looks the discriminators' loss and the norms of the balanced gradients are averaged. With the chance level of
-a game, the loss of a discriminator that says the same of everything (hinge 2, lsgan 1/2, relativistic log 2):
+Between two looks the discriminators' loss and the norms of the balanced gradients are averaged. With chance, the loss of a discriminator that says the same of everything (hinge 2, lsgan 1/2, relativistic log 2):
 
     discriminator-overpowers  its loss is below a tenth of chance: it knows every x_hat, and teaches nothing any more
     discriminator-is-blind    its loss is at chance: it tells nothing apart
-    exploding-balance         the mean norm of a balanced gradient is a thousand times what it was at the first look
+    exploding-balance         the mean norm of a balanced gradient is a thousand times, or a thousandth of, what it was at
+                              the first look; the balance divides by it, so a vanishing one is amplified noise
     mode-collapse             the reconstructions of different sounds are alike: their spectra vary by less than a tenth
                               of what those of the sounds do
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from audiovae.audio.spectra import stft
-from audiovae.losses.adversarial import GAMES
+from audiovae.losses.adversarial import ADVERSARIAL_LOSSES
 from audiovae.training.alarm import Alarm
 
 OVERPOWERS, BLIND = 0.1, 0.99  # shares of chance
@@ -30,15 +30,15 @@ N_FFT = 512
 ADVICE = {
     "discriminator-overpowers": (
         "Lower adversarial.optimizer.learning_rate and go on with --resume; or in a new run raise adversarial.every, let "
-        "it begin later with a higher adversarial.ramp.start, or take smaller adversarial.discriminators"
+        "it begin later with a higher adversarial.start, or take smaller adversarial.discriminators"
     ),
     "discriminator-is-blind": (
         "Raise adversarial.optimizer.learning_rate, or in a new run take wider adversarial.discriminators; a generator that is "
         "perfect looks the same, but then the other figures say so"
     ),
     "exploding-balance": (
-        "One loss has grown out of all proportion. Lower the learning rate of the side that drifts, set "
-        "adversarial.game to 'lsgan', or leave the balancer out"
+        "One loss is out of all proportion. Lower the learning rate of the side that drifts, set "
+        "adversarial.loss to 'lsgan', or leave the balancer out"
     ),
     "mode-collapse": (
         "The decoder answers everything alike. Lower objective.weights.adversarial, raise the weights of the "
@@ -50,9 +50,9 @@ ADVICE = {
 class InstabilityAlarm:
     """Gathers figures of steps and of a validation, and names what is wrong."""
 
-    def __init__(self, game: str, judges: int, patience: int = 2) -> None:
+    def __init__(self, loss: str, judges: int, patience: int = 2) -> None:
         """`judges` that the discriminators' loss is the sum of; 1 for a mean."""
-        self.chance = GAMES[game].chance * judges
+        self.chance = ADVERSARIAL_LOSSES[loss].chance * judges
         self._alarm = Alarm(patience)
         self._loss, self._steps = 0.0, 0  # since the last look
         self._first_norms: dict[str, float] = {}
@@ -101,11 +101,11 @@ class InstabilityAlarm:
 
     def _of_the_balance(self, norms: Mapping[str, float]) -> str | None:
         for name, norm in norms.items():
-            first = self._first_norms.setdefault(name, norm)
-            if norm > EXPLODES * max(first, 1e-12):
-                return (
-                    f"the gradient of '{name}' is {norm / max(first, 1e-12):.3g} times what it was"
-                )
+            change = norm / max(self._first_norms.setdefault(name, norm), 1e-12)
+            if change > EXPLODES:
+                return f"the gradient of '{name}' is {change:.3g} times what it was"
+            if change < 1 / EXPLODES:
+                return f"the gradient of '{name}' is {change:.3g} times what it was, and is amplified as much"
         return None
 
 

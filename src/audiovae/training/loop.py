@@ -129,9 +129,10 @@ def _report_skip(
     sources = [source for process in heard for part in process for source in part]
     tracker.skipped(standing.step, fault, sources)
     if standing.skipped_in_a_row >= SKIPS_IN_A_ROW:
+        side = "adversarial.optimizer" if "discriminator" in fault else "optimizer"
         raise TrainingError(
             f"{SKIPS_IN_A_ROW} updates in a row were skipped, the last one at step {standing.step} for a "
             f"{fault} with {', '.join(sources[:3])}; the last checkpoint is whole. Try a lower "
-            "optimizer.learning_rate or precision=fp32 in a new run with --init, and look at these sounds "
+            f"{side}.learning_rate or precision=fp32 in a new run with --init, and look at these sounds "
             "with `audiovae data scan`"
         )

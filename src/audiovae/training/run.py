@@ -136,8 +136,8 @@ def _run(
         last = Progress(plan.total_steps - 1, plan.total_steps, plan.seed)
         if config.adversarial is not None and not config.adversarial.begins(last):
             voice.say(
-                f"the discriminators begin at step {config.adversarial.ramp.start:,.0f}, after this run's end; lower "
-                "adversarial.ramp.start to train against them"
+                f"the discriminators begin at step {config.adversarial.first_step(plan.total_steps):,}, after this run's "
+                "end; lower adversarial.start to train against them"
             )
         if world.first:
             _write(record.model_copy(update={"config": config}), folder)
