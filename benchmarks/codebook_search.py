@@ -5,11 +5,12 @@
 Microseconds a frame for 4096 random frames in one call, fp32, evaluation mode: `nearest` and `RVQ` of audiovae beside
 vector-quantize-pytorch (`VectorQuantize`, `ResidualVQ`) and EnCodec's own form (transformers'
 `EncodecEuclideanCodebook`, `EncodecResidualVectorQuantizer`), all with the same codebooks, taking turns round by round;
-figures are medians. "product" is the one matrix product a codebook takes, x times the codes, and nothing else:
-no search in fp32 is faster. "further" is by how much a code of audiovae is ever further away than the nearest one in double
-precision, as a share of the distance. Residual rows count all codebooks; a difference in code starts other residuals,
-so there it is the mean squared error of the sum of codes that is compared. Rounds are kept: a run that was stopped goes
-on.
+figures are medians. "product" is the one matrix product a codebook takes, x times the codes, and nothing else: no
+search in fp32 is faster. "further" is by how much a code of audiovae is ever further away than the nearest one in
+double precision, as a share of the distance. Residual rows count all codebooks; a difference in code starts other
+residuals, so there it is the mean squared error of the sum of codes that is compared. The aims were 4 and 2 times the
+peers at 1024 x 128, where the product alone allows 2.8 and 1.8, and 6 times at 1024 x 8. Rounds are kept: a run that
+was stopped goes on.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python benchmarks/train_step.py [--rounds 5] [--out docs/results/train_step.json] [--quick]
 
-A step is forward, the default objective (the same spectral losses for all), backward, clipping and AdamW. Each
-net first finds its own best crop and batch in each precision; then all take turns, round by round. DAC hears one
-channel where the others hear two, which is to its advantage. Rows are kept: a run that was stopped goes on.
+A step is forward, the default objective (the same spectral losses for all), backward, clipping and AdamW. Each net
+first finds its own best crop and batch in each precision; then all take turns, round by round. DAC hears one channel
+where the others hear two, which is to its advantage. The aim was 100 times Oobleck, best against best. Rows are kept: a
+run that was stopped goes on.
 """
 
 from __future__ import annotations
