@@ -1,10 +1,13 @@
-"""Oobleck from stable-audio-tools' layout, against a net laid out as that package's."""
+"""Oobleck from stable-audio-tools' layout, against that package's own classes."""
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
-import math
-from collections.abc import Callable, Sequence
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,14 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from audiovae.bottlenecks import GaussianConfig
 from audiovae.errors import CheckpointError, ConfigError
 from audiovae.interop import oobleck as interop
 from audiovae.interop.formats import read
-from audiovae.interop.keymap import old_weight_norm
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecated parts of torch, of the package
 
 SMALL = OobleckConfig(
     sample_rate=16_000,
@@ -31,65 +34,42 @@ SMALL = OobleckConfig(
 )
 
 
-class ToolsSnake(nn.Module):
-    """Its dials have the shape [W], where ours have [1, W, 1]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.alpha, self.beta = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x + torch.sin(x * alpha) ** 2 / (beta + 1e-9)
-
-
-class Layers(nn.Module):
-    """A row of layers, with the name `layers`; added to what came in for a residual unit."""
-
-    def __init__(self, *layers: nn.Module, residual: bool = False) -> None:
-        super().__init__()
-        self.layers, self.residual = nn.Sequential(*layers), residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x) + x if self.residual else self.layers(x)
+STAND_INS = {  # what its autoencoders import and do not use: name -> attributes
+    "torchaudio": (),
+    "torchaudio.transforms": ("Resample",),
+    "alias_free_torch": ("Activation1d",),
+    "stable_audio_tools.inference.sampling": ("sample",),
+    "stable_audio_tools.inference.utils": ("prepare_audio",),
+    "stable_audio_tools.models.diffusion": (
+        *("ConditionedDiffusionModel", "DAU1DCondWrapper", "UNet1DCondWrapper", "DiTWrapper"),
+    ),
+    "stable_audio_tools.models.transformer": (
+        *("ContinuousTransformer", "TransformerBlock", "RotaryEmbedding"),
+    ),
+}
 
 
-def conv(a: int, b: int, kernel: int, padding: int, **options: Any) -> nn.Module:
-    return weight_norm(nn.Conv1d(a, b, kernel, padding=padding, **options))
-
-
-def units(width: int) -> list[Layers]:
-    return [
-        Layers(
-            *(ToolsSnake(width), conv(width, width, 7, 3 * d, dilation=d)),
-            *(ToolsSnake(width), conv(width, width, 1, 0)),
-            residual=True,
-        )
-        for d in (1, 3, 9)
-    ]
-
-
-def tools_net(config: OobleckConfig) -> nn.ModuleDict:
-    """The two halves as stable-audio-tools nests them; its bottleneck has no weights."""
-    channels, latent_dim = config.channels, config.bottleneck.latent_dim
-    widths, down, up = config.encoder_widths, [], []
-    for a, b, s in zip(widths, widths[1:], config.strides, strict=False):
-        pad = math.ceil(s / 2)
-        down += [Layers(*units(a), ToolsSnake(a), conv(a, b, 2 * s, pad, stride=s))]
-    decoder_widths: Sequence[int] = config.decoder_widths
-    for a, b, s in zip(decoder_widths, decoder_widths[1:], config.strides[::-1], strict=False):
-        longer = nn.ConvTranspose1d(a, b, 2 * s, stride=s, padding=math.ceil(s / 2))
-        up += [Layers(ToolsSnake(a), weight_norm(longer), *units(b))]
-    first, last = widths[0], widths[-1]
-    start, end = decoder_widths[0], decoder_widths[-1]
-    tail = [ToolsSnake(last), conv(last, 2 * latent_dim, 3, 1)]
-    out = [ToolsSnake(end), conv(end, channels, 7, 3, bias=False), nn.Identity()]
-    return nn.ModuleDict(
-        {
-            "encoder": Layers(conv(channels, first, 7, 3), *down, *tail),
-            "decoder": Layers(conv(latent_dim, start, 7, 3), *up, *out),
-        }
-    )
+@pytest.fixture(scope="module")
+def create() -> Iterator[Callable[..., nn.Module]]:
+    """The package's own `create_autoencoder_from_config`, without what its packages import besides."""
+    found = importlib.util.find_spec("stable_audio_tools")
+    assert found is not None and found.submodule_search_locations is not None
+    before = set(sys.modules)
+    for name in ("", ".models", ".inference"):
+        package = types.ModuleType(f"stable_audio_tools{name}")
+        package.__path__ = [f"{found.submodule_search_locations[0]}/{name.removeprefix('.')}"]
+        sys.modules[package.__name__] = package
+    for name, attributes in STAND_INS.items():
+        stand_in = sys.modules.setdefault(name, types.ModuleType(name))
+        stand_in.__spec__ = stand_in.__spec__ or importlib.machinery.ModuleSpec(name, None)
+        for attribute in attributes:
+            if not hasattr(stand_in, attribute):
+                setattr(stand_in, attribute, type(attribute, (nn.Module,), {}))
+    sys.modules["torchaudio"].transforms = sys.modules["torchaudio.transforms"]  # type: ignore[attr-defined]
+    module = importlib.import_module("stable_audio_tools.models.autoencoders")
+    yield module.create_autoencoder_from_config
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
 
 
 def model_config(config: OobleckConfig, *, inside: bool = False, **changes: Any) -> dict[str, Any]:
@@ -117,14 +97,25 @@ def model_config(config: OobleckConfig, *, inside: bool = False, **changes: Any)
 
 
 def filled(net: nn.Module) -> nn.Module:
+    """Distinct random values everywhere; its weight norm is the old one."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            if name.endswith("original0"):
+            if name.endswith("weight_g"):
                 parameter.uniform_(0.4, 0.9, generator=generator)
             else:
                 parameter.normal_(0.0, 0.3, generator=generator)
-    return net
+    return net.eval()
+
+
+def new_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names that torch's parametrisations give."""
+    names = {".weight_g": ".parametrizations.weight.original0"}
+    names |= {".weight_v": ".parametrizations.weight.original1"}
+    return {
+        next((k.replace(old, new) for old, new in names.items() if k.endswith(old)), k): w
+        for k, w in state.items()
+    }
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
@@ -133,14 +124,14 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @torch.inference_mode()
-def assert_equal(model: Oobleck, net: nn.ModuleDict) -> None:
+def assert_equal(model: Oobleck, net: Any) -> None:
     x = 0.3 * torch.randn(2, SMALL.channels, 9 * SMALL.hop_length)
-    mean, scale = net["encoder"](x).chunk(2, dim=1)
+    mean, scale = net.encoder(x).chunk(2, dim=1)
     bottled = model.encode(x)
     assert bottled.moments is not None
     assert_close(bottled.z, mean)
     assert_close((bottled.moments[1] / 2).exp(), nn.functional.softplus(scale) + 1e-4)
-    assert_close(model.decode(mean), net["decoder"](mean))
+    assert_close(model.decode(mean), net.decoder(mean))
 
 
 STATES: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
@@ -163,9 +154,13 @@ STATES: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("where", STATES)
-def test_outputs_equal_a_net_of_that_layout(tmp_path: Path, where: str) -> None:
-    net = filled(tools_net(SMALL))
-    state = net.state_dict() if where == "new weight norm" else old_weight_norm(net.state_dict())
+def test_outputs_equal_the_genuine_net(
+    tmp_path: Path, where: str, create: Callable[..., nn.Module]
+) -> None:
+    net = filled(create(model_config(SMALL)))
+    state = dict(net.state_dict())
+    if where == "new weight norm":
+        state = new_weight_norm(state)
     torch.save(STATES[where](state), tmp_path / "model.ckpt")
     values = model_config(SMALL, inside=where == "in a whole model")
     (tmp_path / "model_config.json").write_text(json.dumps(values))
@@ -176,10 +171,10 @@ def test_outputs_equal_a_net_of_that_layout(tmp_path: Path, where: str) -> None:
     assert_equal(model, net)
 
 
-def test_the_published_checkpoint_has_these_keys() -> None:
+def test_the_published_checkpoint_has_these_keys(create: Callable[..., nn.Module]) -> None:
     """Named and shaped as in the written-down layout of Stable Audio's checkpoints."""
     with torch.device("meta"):
-        state = old_weight_norm(tools_net(oobleck()).state_dict())
+        state = create(model_config(oobleck())).state_dict()
     listed = {
         "encoder.layers.0.weight_v": (128, 2, 7),
         "encoder.layers.1.layers.0.layers.0.alpha": (128,),
@@ -207,8 +202,10 @@ def test_the_published_config_is_the_preset(inside: bool) -> None:
     assert interop.config_from_stable_audio_tools(values) == oobleck()
 
 
-def test_missing_and_left_over_weights_are_named(tmp_path: Path) -> None:
-    state = old_weight_norm(tools_net(SMALL).state_dict())
+def test_missing_and_left_over_weights_are_named(
+    tmp_path: Path, create: Callable[..., nn.Module]
+) -> None:
+    state = create(model_config(SMALL)).state_dict()
     inside = {f"pretransform.model.{k}": w for k, w in state.items()}
     for extra in ({"a": torch.zeros(1)}, {"pretransform.model.a": torch.zeros(1)}):
         whole = (inside if "a" not in extra else state) | extra
