@@ -23,7 +23,8 @@ $(V)/python:
 
 .venv/.test: .venv/.run
 	$(PIP) -e '.[train,plot,data,interop,dev]'
-	$(PIP) --no-deps encodec descript-audio-codec stable-audio-tools  # torchaudio and audiotools, needed for files only, stay out
+	$(PIP) --no-deps encodec descript-audio-codec stable-audio-tools \
+	  acids-rave cached-conv gin-config  # what they need for files and trainings only stays out
 	$(PIP) pystoi zimtohrli
 	@if command -v c++ >/dev/null && $(PIP) -e '.[perceptual]'; then :; else \
 	  echo "pesq and ViSQOL are left out, they are compiled: apt-get install g++ python3-dev, then make again"; fi

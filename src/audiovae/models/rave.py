@@ -8,9 +8,10 @@
 LeakyReLU 0.2 before each conv but the first ones, weight norm, no biases. The noise branch is the repository's `noise`
 config: white noise in each band through short filters that a small net sets.
 
-To specification, not verified against the original's weights: there is no package of it to compare with. Two things
-differ on purpose. The noise is not drawn but hashed from the latent frame it belongs to, so that a latent has one sound,
-in chunks, in batches and again tomorrow; and the PQMF's filters carry no zeros at their ends.
+Encoder, decoder and filters equal those of acids-rave in the tests, for equal weights; its checkpoints are not read. Three
+things differ on purpose. The sound comes a frame of bands, 16 samples, earlier: the original pads its inverse on one side
+more. The noise is not drawn but hashed from the latent frame it belongs to, so that a latent has one sound,
+in chunks, in batches and again tomorrow. And the PQMF's filters carry no zeros at their ends.
 """
 
 from __future__ import annotations
