@@ -124,6 +124,14 @@ def test_a_finished_run_returns_at_once_and_a_run_without_checkpoint_begins(
     assert ended(fresh).differs_from(ended(whole)) == []
 
 
+def test_a_run_to_resume_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match=r"there is no run in .*nowhere to resume; with its settings"
+    ):
+        run(None, tmp_path / "nowhere", resume=True, quiet=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_run_is_not_written_over(whole: Path, tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"whole holds a run already; go on with --resume"):
         run(tiny(), whole, quiet=True)

@@ -63,13 +63,14 @@ def run(
 ) -> Path:
     """Train, and return the run folder; with `resume` go on from its newest whole checkpoint.
 
-    A resumed run without a config keeps its own; one that is finished returns at once.  After a signal the process ends with 128 + its number (Ctrl-C 130, SIGTERM 143), a checkpoint written.
+    A resumed run without a config keeps its own; one that is finished returns at once.  After a signal the process ends
+    with 128 + its number (Ctrl-C 130, SIGTERM 143), a checkpoint written.
     Raises ConfigError, DataError, OutputError, CheckpointError or TrainingError; each says what to do.
     """
     folder = Path(out)
     with joined() as world:
         voice = Voice(Console(stderr=True, quiet=not world.first, soft_wrap=True), quiet)
-        record = world.from_first(lambda: _record_of(folder, resume))
+        record = world.from_first(lambda: _record_of(config, folder, resume))
         config = _settings(config, record, voice)
         device = choose_device(config.device, world)
         with own_threads_and_chance(config.threads, device):
@@ -165,7 +166,7 @@ def _train(
         raise SystemExit(interrupt.exit_code)
 
 
-def _record_of(folder: Path, resume: bool) -> RunRecord | None:
+def _record_of(config: TrainConfig | None, folder: Path, resume: bool) -> RunRecord | None:
     """The record of the run to resume; None for a new run."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; a run needs a folder of its own")
@@ -174,6 +175,10 @@ def _record_of(folder: Path, resume: bool) -> RunRecord | None:
         raise OutputError(
             f"{folder} holds a run already; go on with --resume, or name another folder"
         )
+    if (
+        record is None and resume and config is None
+    ):  # a slip of the pen would train on the defaults
+        raise OutputError(f"there is no run in {folder} to resume; with its settings, one begins")
     return record
 
 
