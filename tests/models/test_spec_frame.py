@@ -231,3 +231,20 @@ def test_borders_refuse_other_shapes():
 def test_more_bands_than_bins_are_refused():
     with pytest.raises(ConfigError, match="bands must be at most half a window"):
         resolve("spec_frame", {"size": 0, "bands": 65})
+
+
+@pytest.mark.parametrize("front_end", ["stft", "mdct"])
+def test_in_bf16_the_net_rounds_and_the_filter_bank_does_not(front_end: str) -> None:
+    """A bank in bf16 would put rounding at -50 dB under everything, and the envelope cannot take it."""
+    torch.manual_seed(0)
+    model = build(resolve("spec_frame", {"size": 0, "front_end": front_end}))
+    x = 0.3 * torch.randn(2, 2, 24 * model.hop_length)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        spectrum = model.bank(x)
+        assert (model.bank.inverse(spectrum) - x)[..., 256:-256].abs().max() < 1e-5
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x)
+    assert 0 < (rough.z - exact.z).abs().max() < 0.05 * exact.z.abs().max()
+    rough.x_hat.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -120,8 +120,12 @@ class MDCT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., F * H] -> real [..., F, H]."""
-        return frame(x, 2 * self.hop_length, self.hop_length, self.causal) @ self.basis
+        frames = frame(x, 2 * self.hop_length, self.hop_length, self.causal)
+        with torch.autocast(x.device.type, enabled=False):  # the quiet bins are below bf16's bits
+            return frames @ self.basis
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """Real [..., F, H] -> x [..., F * H]."""
-        return overlap_add(spectrum @ self.basis.mT, self.hop_length, self.causal)
+        with torch.autocast(spectrum.device.type, enabled=False):
+            frames = spectrum @ self.basis.mT
+        return overlap_add(frames, self.hop_length, self.causal)
