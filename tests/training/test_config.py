@@ -38,7 +38,7 @@ def test_a_record_comes_back_and_a_folder_without_one_has_none(tmp_path: Path, t
         ({"batch_sise": 5}, "batch_sise is not a setting; did you mean 'batch_size'"),
         ({"precision": "fp16"}, "precision: .*'fp32'"),
         ({"steps": 0}, "steps: .*greater than or equal to 1, got 0"),
-        ({"optimizer": {"clip": -1.0}}, "optimizer.clip: .*greater than 0, got -1.0"),
+        ({"optimizer": {"clip": -1.0}}, "optimizer.clip: .*greater than or equal to 0, got -1.0"),
         ({"optimizer": {"learning_rat": 1.0}}, "did you mean 'learning_rate'"),
     ],
 )
