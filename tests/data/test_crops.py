@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -91,7 +92,22 @@ def test_mp3s_are_decoded_before_the_first_crop(
     data = open_dataset(FolderData(path=str(tmp_path / "music")), sample_rate=8_000, channels=1)
     assert len(list((tmp_path / "cache" / "decoded").glob("*.rf64"))) == 3
     monkeypatch.setattr(crops, "read_blocks", None)  # none is decoded any more
+    monkeypatch.setattr(crops, "progress", None)  # nor a bar begun, beside that of a training
     data.train_batch(0, 0, range(8))
+
+
+def test_a_copy_that_is_gone_is_made_again_in_the_middle_of_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIOVAE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.mp3", 0.5 * np.sin(np.arange(30_000) / 9), 8_000)
+    data = open_dataset(FolderData(path=str(tmp_path / "music")), sample_rate=8_000, channels=1)
+    before = data.train_batch(0, 0, range(2)).x
+    data.files.close()
+    shutil.rmtree(tmp_path / "cache" / "decoded")
+    monkeypatch.setattr(crops, "progress", None)
+    assert torch.equal(data.train_batch(0, 0, range(2)).x, before)
 
 
 def test_an_mp3_is_decoded_once_and_then_read_from_the_copy(

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from audiovae.bottlenecks import GaussianConfig
 from audiovae.errors import CheckpointError, ConfigError
 from audiovae.interop import oobleck as interop
 from audiovae.interop.formats import read
+from audiovae.interop.keymap import new_weight_norm
 from audiovae.models.oobleck import Oobleck, OobleckConfig, oobleck
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # deprecated parts of torch, of the package
@@ -106,16 +107,6 @@ def filled(net: nn.Module) -> nn.Module:
             else:
                 parameter.normal_(0.0, 0.3, generator=generator)
     return net.eval()
-
-
-def new_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names that torch's parametrisations give."""
-    names = {".weight_g": ".parametrizations.weight.original0"}
-    names |= {".weight_v": ".parametrizations.weight.original1"}
-    return {
-        next((k.replace(old, new) for old, new in names.items() if k.endswith(old)), k): w
-        for k, w in state.items()
-    }
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:

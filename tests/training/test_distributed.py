@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,6 +132,27 @@ def test_a_signal_to_one_process_stops_both(
     assert 0 < ended(two).values["standing"]["step"] < 24
     assert in_two_processes(child, lambda: run(None, two, resume=True, quiet=True)) == [0, 0]
     assert ended(two).differs_from(ended(one)) == []
+
+
+def test_processes_on_another_machine_need_not_see_the_run_folder(
+    tmp_path: Path, tiny: Tiny, child: Any, ended: Any
+) -> None:
+    """What is there, and whether it is finished, the first process alone can say."""
+    one = run(tiny(accumulate=2), tmp_path / "one", quiet=True)
+    two = tmp_path / "two"
+    shutil.copytree(one, two)
+    shutil.rmtree(checkpoints(two)[-1])
+
+    def resumed() -> None:
+        here = two if os.environ["RANK"] == "0" else tmp_path / "elsewhere"
+        run(None, here, resume=True, quiet=True)
+
+    record = (two / "config.json").read_text().replace('"accumulate": 2', '"accumulate": 1')
+    (two / "config.json").write_text(record)
+    assert in_two_processes(child, resumed) == [0, 0]
+    assert ended(two).differs_from(ended(one)) == []
+    assert in_two_processes(child, resumed) == [0, 0]  # it is finished: neither begins
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def signal_when_begun(run_folder: Path) -> None:

@@ -113,17 +113,21 @@ def test_the_rate_counts_the_audio_of_the_steps_and_not_the_validation(
 def test_the_board_holds_curves_and_audio_and_drops_what_lies_beyond(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    fit = LatentFit(3)
+    fit.update(torch.ones(2, 3, 5), torch.zeros(2, 3, 5))
+    report = REPORT._replace(statistics=fit.statistics())
     for done, last in ((0, 3), (2, 4)):  # the second run goes on from step 2
         board = Board(tmp_path, 8_000, done)
         for step in range(done + 1, last + 1):
             board.step(step, {"loss": 10.0 * done + step})
         board.skipped(last, "non-finite loss", ["a.wav@0.5"])
-        board.validated(last, REPORT)
+        board.validated(last, report)
         board.note("words")
         board.flush()
         board.close()
     read = EventAccumulator(str(tmp_path))
     read.Reload()
+    assert read.Histograms("validation/kl_per_dimension")[-1].histogram_value.num == 3
     curve = [(event.step, event.value) for event in read.Scalars("train/loss")]
     assert curve == [(1, 1.0), (2, 2.0), (3, 23.0), (4, 24.0)]
     assert {"clip_0/original", "clip_0/reconstruction"} == set(read.Tags()["audio"])

@@ -60,7 +60,7 @@ Precision = Annotated[
     Literal["fp32", "bf16"],
     Shell(
         Literal["fp32", "bf16"],
-        "bf16 is about twice as fast on processors that multiply it, and rounds to three digits.",
+        "bf16 is faster on processors that multiply it, and rounds to two or three digits.",
     ),
 ]
 Threads = Annotated[int | None, Shell(int, "Processor threads to compute with.")]

@@ -28,9 +28,7 @@ class Bottled(NamedTuple):
     ]  # [B, K, F] int64 for each level, coarse levels first; empty if continuous
     moments: tuple[Tensor, Tensor] | None  # (mu, logvar), [B, D, F] each; None if discrete
     terms: dict[str, Tensor]  # unweighted scalars, e.g. {"kl": nats per second}
-    mask: Tensor | None = (
-        None  # [B, F] bool, False in the frames that an item lacks; None: it has all
-    )
+    mask: Tensor | None = None  # [B, F] bool, False in the frames that an item lacks
 
 
 class Bottleneck(nn.Module):

@@ -123,21 +123,27 @@ def decode_mp3s(sections: Iterable[Section]) -> None:
     """
     copies = {_copy_of(section): section for section in sections if _is_mp3(section)}
     missing = [(copy, section) for copy, section in copies.items() if not copy.exists()]
-    for copy, section in progress(missing, f"decode MP3s into {cache_folder('decoded')}"):
-        info = inspect(section.path)
-        with BlockWriter(
-            copy, info.sample_rate, info.channels, subtype="FLOAT", force=True
-        ) as writer:
-            for block in read_blocks(section.path, BLOCK):
-                writer.write(block)
+    if missing:
+        for copy, section in progress(missing, f"decode MP3s into {cache_folder('decoded')}"):
+            _decode(section, copy)
+
+
+def _decode(section: Section, copy: Path) -> None:
+    """Write the sound of a section's whole file to a file that can be entered anywhere."""
+    info = inspect(section.path)
+    with BlockWriter(copy, info.sample_rate, info.channels, subtype="FLOAT", force=True) as writer:
+        for block in read_blocks(section.path, BLOCK):
+            writer.write(block)
 
 
 def _seekable(section: Section) -> str:
     """The file itself, or the decoded copy in the cache if it is an MP3."""
     if not _is_mp3(section):
         return section.path
-    decode_mp3s([section])  # nothing to do, unless the cache was emptied
-    return str(_copy_of(section))
+    copy = _copy_of(section)
+    if not copy.exists():  # the cache was emptied; no bar, beside that of a training
+        _decode(section, copy)
+    return str(copy)
 
 
 def _is_mp3(section: Section) -> bool:

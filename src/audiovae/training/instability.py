@@ -1,6 +1,7 @@
 """What goes wrong between a generator and its discriminators, seen and named.
 
-Between two looks the discriminators' loss and the norms of the balanced gradients are averaged. With chance, the loss of a discriminator that says the same of everything (hinge 2, lsgan 1/2, relativistic log 2):
+Between two looks the discriminators' loss and the norms of the balanced gradients are averaged. Chance is the loss of a
+discriminator that says the same of everything: hinge 2, lsgan 1/2, relativistic log 2.
 
     discriminator-overpowers  its loss is below a tenth of chance: it knows every x_hat, and teaches nothing any more
     discriminator-is-blind    its loss is at chance: it tells nothing apart

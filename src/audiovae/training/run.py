@@ -47,10 +47,7 @@ from audiovae.training.schedules import Progress
 from audiovae.training.tokens import open_for, task_of
 from audiovae.training.tracking import Board, Log, Sink, Tracker
 
-WEIGHTS, CODES = (
-    0,
-    7,
-)  # streams of random numbers: that of fresh weights, that of codes that k-means places
+WEIGHTS, CODES = 0, 7  # streams of random numbers: of fresh weights, of codes that k-means places
 LOOKS = 8  # batches that a fresh model is calibrated on
 
 
@@ -104,10 +101,12 @@ def _run(
 ) -> None:
     """Make or restore what is trained, settle the number of steps, and train."""
     checkpoints = RunFolder(folder, config.keep_last)
-    if record is not None and checkpoints.has_whole(record.total_steps):
-        voice.say(f"{folder} is finished: all of its {record.total_steps} steps are done")
+    total = record.total_steps if record is not None else 0
+    # asked of the first process alone: the others may lie on a machine without the folder
+    if world.from_first(lambda: total > 0 and checkpoints.has_whole(total)):
+        voice.say(f"{folder} is finished: all of its {total} steps are done")
         return
-    fresh = not saved_in(folder)
+    fresh = world.from_first(lambda: not saved_in(folder))
     model = _model(config, record, fresh)
     config = config.model_copy(update={"model": model.config})
     data = world.first_goes_first(lambda: _open(config, record))
@@ -175,9 +174,7 @@ def _record_of(config: TrainConfig | None, folder: Path, resume: bool) -> RunRec
         raise OutputError(
             f"{folder} holds a run already; go on with --resume, or name another folder"
         )
-    if (
-        record is None and resume and config is None
-    ):  # a slip of the pen would train on the defaults
+    if record is None and resume and config is None:  # else a slip would train on the defaults
         raise OutputError(f"there is no run in {folder} to resume; with its settings, one begins")
     return record
 
